@@ -1,0 +1,1 @@
+"""Load and measurement: the demo, the pipeline benchmark, locust."""

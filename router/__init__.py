@@ -1,0 +1,1 @@
+"""What carries spikes: wire format, bus, store, gateway, deployment, command line."""

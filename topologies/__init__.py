@@ -1,0 +1,1 @@
+"""Networks as data: describe, validate, compile. Pure but for `topologies.loader`."""

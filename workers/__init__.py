@@ -1,0 +1,1 @@
+"""What computes: kernels, tasks, and the host that runs them."""
