@@ -1,0 +1,80 @@
+# `make demo`, `make test` and `make check` need Python 3.11 or newer, make and a package index.
+# Each creates .venv, installs what it needs at the versions of constraints.txt, and runs.
+# pip follows its usual environment variables and configuration files.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PYTHONS := $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14
+CHECK_PYTHON := import sys; sys.exit(sys.version_info < (3, 11))
+
+# Tests run two at a time; those marked `serial` run alone, afterwards.
+PYTEST := $(BIN)/python -m pytest -q
+JOBS ?= 2
+EXTRAS := torch or brian2 or monitor or loadtest
+
+.PHONY: help demo test check lint test-extras install-demo install-test install-check clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+demo: install-demo ## serve the digits network, kill a worker, compare every output bit
+	@$(BIN)/spikerouter demo
+
+test: install-test ## all tests that need neither PyTorch nor a real server
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not ($(EXTRAS))"
+	$(PYTEST) -m "serial and not ($(EXTRAS))"
+
+check: install-check ## what CI runs: lint, types, import rules, all tests
+	$(MAKE) lint
+	$(MAKE) test
+	$(MAKE) test-extras
+
+lint: install-check ## ruff, mypy, import rules
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-extras: install-check ## the tests that need PyTorch, the SNN libraries, Faust or locust
+	$(PYTEST) -m "$(EXTRAS)"
+
+install-demo: $(VENV)/.demo
+install-test: $(VENV)/.test
+install-check: $(VENV)/.check
+
+$(VENV)/.demo: extras := embedded
+$(VENV)/.test: extras := embedded,dev
+$(VENV)/.check: extras := embedded,dev,torch,brian2,monitor,loadtest
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.check: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing spikerouter[$(extras)] into $(VENV) ..."
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[$(extras)]'
+	@touch $@
+
+$(VENV)/.python: constraints.txt
+	@python=; \
+	for candidate in $(PYTHONS); do \
+	    if "$$candidate" -c "$(CHECK_PYTHON)" 2>/dev/null; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "No Python 3.11 or newer was found as any of: $(PYTHONS)." >&2; \
+	    echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2; \
+	    exit 1; \
+	fi; \
+	if [ ! -x $(BIN)/python ]; then \
+	    "$$python" -m venv $(VENV) || { \
+	        rm -rf $(VENV); \
+	        echo "$$python cannot create a virtual environment; on Debian and Ubuntu install python3-venv." >&2; \
+	        exit 1; \
+	    }; \
+	fi
+	@$(PIP_INSTALL) pip setuptools
+	@touch $@
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
