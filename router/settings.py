@@ -1,0 +1,237 @@
+"""What an operator of the system may set, by environment variable `SPIKEROUTER_<NAME>`.
+
+Every process reads the same settings; `environment` writes them for a child process. `None` means
+unbounded (in an environment variable: `none`). Defaults suit one machine.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from topologies.errors import SpikeRouterError
+
+__all__ = ["EMBEDDED_PARTITIONS", "EMBEDDED_RETENTION_BYTES", "Settings", "SettingsError"]
+
+# The embedded broker keeps this much of each partition and gives each topic this many.
+EMBEDDED_RETENTION_BYTES = 5 * 1024 * 1024
+EMBEDDED_PARTITIONS = 4
+_EMBEDDED_FETCH_MAX_WAIT_MS = 2
+
+
+class SettingsError(SpikeRouterError, ValueError):
+    """A setting has a value that is not legal; the message names it and what is legal."""
+
+
+class Settings(BaseSettings):
+    """All settings; immutable. Read with `Settings.load()`, which raises `SettingsError`."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix="SPIKEROUTER_", frozen=True, extra="forbid", env_parse_none_str="none"
+    )
+
+    kafka: str = Field(
+        default="127.0.0.1:9092",
+        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$",
+        description="Kafka bootstrap servers: HOST:PORT, several separated by commas.",
+    )
+    redis: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="URL of the Redis or Valkey server that keeps leases and checkpoints.",
+    )
+    partitions: int = Field(
+        default=4,
+        ge=1,
+        le=10_000,
+        description="Partitions of every topic, the unit of data parallelism; fixed within an era.",
+    )
+    fetch_max_wait_ms: int = Field(
+        default=100,
+        ge=0,
+        description=(
+            "Longest wait of a fetch with nothing to read, in ms. A real broker answers as soon as "
+            "there is data; the embedded one only when the wait is over, so there it is 2."
+        ),
+    )
+    fetch_max_bytes: int = Field(
+        default=4 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Most bytes of one partition in one fetch reply.",
+    )
+    retention_bytes: int | None = Field(
+        default=EMBEDDED_RETENTION_BYTES,
+        ge=1024 * 1024,
+        description="Bytes of a partition that the broker keeps at least; none if unbounded.",
+    )
+    max_record_bytes: int = Field(
+        default=900_000,
+        ge=1_000,
+        description="Largest record sent; frames are split there.",
+    )
+    unconfirmed_bytes: int = Field(
+        default=1_000_000,
+        ge=1,
+        description=(
+            "Bytes per partition that ingest may have in flight beyond what results have confirmed "
+            "(B of protocol rule 19)."
+        ),
+    )
+    unconfirmed_windows: int = Field(
+        default=64,
+        ge=1,
+        description="Windows per stream that ingest may cut beyond what results have confirmed.",
+    )
+    uncommitted_bytes: int = Field(
+        default=1_000_000,
+        ge=1,
+        description=(
+            "Input bytes per topic and partition that a task may apply beyond its committed "
+            "position before it waits for a checkpoint (U of protocol rule 19)."
+        ),
+    )
+    checkpoint_interval_ms: int = Field(
+        default=100, ge=1, description="Time between two checkpoints of a busy task, in ms."
+    )
+    checkpoint_bytes: int = Field(
+        default=400_000,
+        ge=1,
+        description="Input bytes after which a checkpoint is taken before its interval is over.",
+    )
+    lease_ttl_ms: int = Field(
+        default=1000,
+        ge=50,
+        description="Time in ms after which the tasks of a silent worker may be claimed.",
+    )
+    store_timeout_s: float = Field(
+        default=2.0, gt=0, description="Deadline of one call to the store, in seconds."
+    )
+    send_timeout_s: float = Field(
+        default=10.0, gt=0, description="Deadline of one record sent to Kafka, in seconds."
+    )
+    progress_deadline_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Time in which a cut window must be confirmed, else its stream is ended.",
+    )
+    request_timeout_s: float = Field(
+        default=60.0, gt=0, description="Longest time the gateway waits for a result, in seconds."
+    )
+    results_keep_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Time the gateway keeps a result for clients that come back, in seconds.",
+    )
+    max_body_bytes: int = Field(
+        default=8 * 1024 * 1024, ge=1_000, description="Largest body of an HTTP request."
+    )
+    gateway_host: str = Field(
+        default="127.0.0.1", description="Address the gateway listens on; loopback by default."
+    )
+    gateway_port: int = Field(
+        default=8000,
+        ge=0,
+        le=65_535,
+        description="Port the gateway listens on; 0 takes a free one.",
+    )
+    worker_name: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="Name of this worker, unique among live ones; empty: host name and process id.",
+    )
+    backend: Literal["numpy", "torch"] = Field(
+        default="numpy", description="Backend on which this worker computes."
+    )
+    kinds: Annotated[tuple[Literal["ingest", "synaptic", "readout"], ...], NoDecode] = Field(
+        default=("ingest", "synaptic", "readout"),
+        description="Kinds of operator this worker hosts, separated by commas.",
+    )
+    capacity: int | None = Field(
+        default=None,
+        ge=1,
+        description="Neurons plus synapses this worker can hold over all tasks; none if unbounded.",
+    )
+    max_batch: int = Field(
+        default=256, ge=1, description="Most streams stepped together in one task."
+    )
+    compute_threads: int = Field(default=1, ge=1, description="Threads of a worker's numeric work.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least severe level that is logged."
+    )
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _split_kinds(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _limits_fit_retention(self) -> Self:
+        """Protocol rule 19: 2 * (U + B) stays below what the broker retains."""
+        in_flight = 2 * (self.uncommitted_bytes + self.unconfirmed_bytes)
+        if self.retention_bytes is not None and in_flight >= self.retention_bytes:
+            raise ValueError(
+                f"2 * (uncommitted_bytes {self.uncommitted_bytes} + unconfirmed_bytes "
+                f"{self.unconfirmed_bytes}) must stay below retention_bytes "
+                f"{self.retention_bytes}, else unread input can be lost"
+            )
+        return self
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Settings from the environment, `overrides` first. Raises `SettingsError`."""
+        values: dict[str, Any] = dict(overrides)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError(_sentence(error)) from error
+
+    def on_embedded(self, kafka: str) -> Self:
+        """These settings for the embedded broker at `kafka`: short polls, small retention.
+
+        Raises `SettingsError` when they ask for more partitions than that broker has.
+        """
+        if self.partitions > EMBEDDED_PARTITIONS:
+            raise SettingsError(
+                f"partitions is {self.partitions}; the embedded broker has {EMBEDDED_PARTITIONS} "
+                "partitions per topic: ask for at most so many, or use a real one (--kafka)."
+            )
+        return self.changed(
+            kafka=kafka,
+            fetch_max_wait_ms=_EMBEDDED_FETCH_MAX_WAIT_MS,
+            retention_bytes=EMBEDDED_RETENTION_BYTES,
+        )
+
+    def changed(self, **values: object) -> Self:
+        """A copy with some values changed, and checked. Raises `SettingsError`."""
+        return self.load(**{**self.model_dump(), **values})
+
+    def environment(self) -> Mapping[str, str]:
+        """The variables that make a child process read exactly these settings."""
+        return {
+            f"SPIKEROUTER_{name.upper()}": _as_text(value)
+            for name, value in self.model_dump().items()
+        }
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _sentence(error: ValidationError) -> str:
+    faults = [
+        f"{'.'.join(map(str, fault['loc'])) or 'together'} = {fault['input']!r}: {fault['msg']}"
+        if fault["loc"]
+        else fault["msg"]
+        for fault in error.errors()
+    ]
+    return "A setting is not legal: " + "; ".join(faults) + "."
