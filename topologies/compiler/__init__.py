@@ -1,0 +1,1 @@
+"""From a network as authored to operators, groups and a plan."""

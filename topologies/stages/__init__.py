@@ -1,0 +1,1 @@
+"""The stages that operators are made of."""

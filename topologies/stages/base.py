@@ -1,0 +1,287 @@
+"""What every stage of an operator's program has in common.
+
+A stage reads arrays (B, T, *shape): B streams, T steps. Every value that passes between stages is
+an exact integer k that means k * 2**-unit, in whatever dtype carries it (spikes are uint8, sums have
+the dtype of the accumulator that the compiler proved large enough). So no stage rounds, but for the
+one rounding to float32 on the way into a neuron: `to_current`.
+
+One module per family of kinds; each exports `STAGES`, the tuple of its classes:
+
+    conv.py     conv2d                          linear.py   linear
+    pool.py     max_pool, sum_pool              reshape.py  reshape, select
+    add.py      add                             neuron.py   lif, if
+    readout.py  count, mean, membrane           encoder.py  direct, rate, latency, events
+
+Source of the rules: docs/numerics.md, numbered; "numerics 3" points to rule 3 there.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from topologies.errors import SpikeRouterError
+
+__all__ = [
+    "Accumulator",
+    "Array",
+    "Clock",
+    "Cost",
+    "Emissions",
+    "Encoder",
+    "Json",
+    "Role",
+    "Slice",
+    "Stage",
+    "StageError",
+    "StateSpec",
+    "ValueType",
+    "accumulator_dtype",
+    "accumulator_for",
+    "edge_dtype",
+    "float32_from_bits",
+    "float32_to_bits",
+    "slice_type",
+    "to_current",
+]
+
+Array: TypeAlias = npt.NDArray[Any]
+# A readout's output: for each stream the emissions of this window, (K_b, n) each.
+Emissions: TypeAlias = list[Array]
+# What may stand in an artifact: no floats, whose text differs between writers.
+Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]"
+Role: TypeAlias = Literal["linear", "neuron", "readout", "encoder"]
+Accumulator: TypeAlias = Literal["float32", "int32", "float64"]
+# (name, shape of one stream, dtype) of each array of a stage's state.
+StateSpec: TypeAlias = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+class StageError(SpikeRouterError, ValueError):
+    """A stage cannot be built, or cannot read what it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType:
+    """What an edge carries: integers of `shape` in [low, high], each meaning k * 2**-unit."""
+
+    shape: tuple[int, ...]
+    low: int
+    high: int
+    unit: int = 0
+
+    @property
+    def n(self) -> int:
+        """Number of values of one step."""
+        return math.prod(self.shape)
+
+    @property
+    def is_spike(self) -> bool:
+        """Whether the values are plain spikes, 0 or 1."""
+        return (self.low, self.high, self.unit) == (0, 1, 0)
+
+    @property
+    def largest(self) -> int:
+        """The largest absolute value."""
+        return max(abs(self.low), abs(self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where the window of each stream lies.
+
+    `start` is int64 (B,), the stream's step at which the window starts; `end` is bool (B,), whether
+    the stream ends with this window.
+    """
+
+    start: Array
+    end: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a stage needs: of one stream, one step."""
+
+    n_neurons: int = 0
+    n_synapses: int = 0
+    macs_per_step: int = 0
+    state_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both together."""
+        return Cost(
+            self.n_neurons + other.n_neurons,
+            self.n_synapses + other.n_synapses,
+            self.macs_per_step + other.macs_per_step,
+            self.state_bytes + other.state_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The part of a stage that computes some of its outputs.
+
+    `reads[i]` is the range of flattened values that it needs of input i: `None` for all of them.
+    """
+
+    stage: Stage
+    reads: tuple[tuple[int, int] | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Stage(ABC):
+    """One step of an operator's program. Immutable; the state goes in and out of `run`."""
+
+    kind: ClassVar[str]
+    role: ClassVar[Role] = "linear"
+
+    @classmethod
+    def authored(cls, params: Mapping[str, Any]) -> Self:
+        """The stage that a layer of a network file describes with its parameters.
+
+        Only for kinds without weights; the compiler builds the others from quantised arrays.
+        Raises StageError for a parameter that is unknown, missing or out of range.
+        """
+        return cls.build(params, {})
+
+    @classmethod
+    @abstractmethod
+    def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """The stage whose `params()` and `arrays()` these are. Raises StageError."""
+
+    @abstractmethod
+    def params(self) -> dict[str, Json]:
+        """Everything that is no array. Float constants as float32 bits: `float32_to_bits`."""
+
+    def arrays(self) -> dict[str, Array]:
+        """The weights."""
+        return {}
+
+    @abstractmethod
+    def out_type(self, inputs: Sequence[ValueType]) -> ValueType:
+        """What the stage makes of these inputs. Raises StageError when it cannot read them."""
+
+    def row_bound(self, inputs: Sequence[ValueType]) -> int:
+        """The largest |integer sum| that any output row can reach, partial sums included."""
+        return self.out_type(inputs).largest
+
+    def cost(self, inputs: Sequence[ValueType]) -> Cost:
+        """What one stream costs."""
+        return Cost()
+
+    def state_spec(self, inputs: Sequence[ValueType]) -> StateSpec:
+        """The state of one stream; it starts as zeros."""
+        return ()
+
+    @abstractmethod
+    def run(
+        self, inputs: Sequence[Array], state: tuple[Array, ...], clock: Clock
+    ) -> tuple[Array | Emissions, tuple[Array, ...]]:
+        """The reference: slow and plain, and what every backend must equal bit for bit.
+
+        `inputs` are (B, T, *shape) each, `state` are (B, *shape) each, in the order of
+        `state_spec`. Returns the output (B, T, *shape), or a readout's emissions, and the new
+        state. Never writes into what it is given.
+        """
+
+    def granule(self, inputs: Sequence[ValueType]) -> int | None:
+        """Slices begin and end at multiples of this many flattened outputs. None: cannot be cut."""
+        return None
+
+    def slice(self, inputs: Sequence[ValueType], lo: int, hi: int) -> Slice:
+        """The part that computes the flattened outputs [lo, hi). Raises StageError."""
+        raise StageError(f"A stage of kind {self.kind!r} cannot be cut into synapse groups.")
+
+
+class Encoder(Stage):
+    """The stage of an ingest operator: turns input values into the integers that travel."""
+
+    role: ClassVar[Role] = "encoder"
+
+    @abstractmethod
+    def encode(self, values: Array, start: Array, n_steps: int, seeds: Array) -> Array:
+        """Encodes one window of B streams.
+
+        `values` are (B, *shape) floats, one sample per stream (an encoder of events takes its
+        window's integers, (B, n_steps, *shape)); `start` is int64 (B,), the stream's step at which
+        the window starts; `seeds` is uint64 (B,). Returns integers (B, n_steps, *shape).
+        """
+
+    def run(
+        self, inputs: Sequence[Array], state: tuple[Array, ...], clock: Clock
+    ) -> tuple[Array | Emissions, tuple[Array, ...]]:
+        """Not for encoders: ingest calls `encode`."""
+        raise StageError(f"An encoder ({self.kind!r}) stands alone in an ingest operator.")
+
+
+_LIMITS: tuple[tuple[int, Accumulator], ...] = (
+    (2**24, "float32"),
+    (2**31, "int32"),
+    (2**53, "float64"),
+)
+
+
+def accumulator_for(bound: int) -> Accumulator:
+    """The cheapest accumulator in which sums up to `bound` are exact (numerics 3).
+
+    Raises StageError when there is none.
+    """
+    for limit, name in _LIMITS:
+        if bound < limit:
+            return name
+    raise StageError(
+        f"A sum may reach {bound}, beyond the 2**53 up to which float64 is exact: "
+        "use fewer bits per weight, or fewer inputs per neuron."
+    )
+
+
+def accumulator_dtype(accumulator: Accumulator) -> np.dtype[Any]:
+    """The NumPy dtype of sums."""
+    return np.dtype(accumulator)
+
+
+def edge_dtype(value: ValueType) -> np.dtype[Any]:
+    """The dtype in which values leave an operator: uint8 for spikes, else int16 or int32."""
+    if value.is_spike:
+        return np.dtype(np.uint8)
+    if value.largest < 2**15:
+        return np.dtype(np.int16)
+    if value.largest < 2**31:
+        return np.dtype(np.int32)
+    raise StageError(f"An edge carries at most 32-bit integers, not {value.largest}.")
+
+
+def to_current(sums: Array, unit: int) -> Array:
+    """The float32 current of exact integer sums (any dtype) in units of 2**-unit.
+
+    One rounding, then +0.0, so that no -0.0 reaches a neuron (numerics 3 and 9).
+    """
+    rounded = sums.astype(np.float32)
+    scaled: Array = rounded * np.float32(2.0**-unit) + np.float32(0.0)
+    return scaled
+
+
+def slice_type(value: ValueType, lo: int, hi: int) -> ValueType:
+    """The type of flattened values [lo, hi): whole channels keep their shape, others are flat."""
+    if not 0 <= lo < hi <= value.n:
+        raise StageError(f"No slice [{lo}, {hi}) of {value.n} values.")
+    channel = math.prod(value.shape[1:])
+    if lo % channel or hi % channel:
+        return ValueType((hi - lo,), value.low, value.high, value.unit)
+    shape = ((hi - lo) // channel, *value.shape[1:])
+    return ValueType(shape, value.low, value.high, value.unit)
+
+
+def float32_to_bits(value: float) -> int:
+    """The bits of `value` rounded to float32, as an unsigned integer."""
+    return int(np.float32(value).view(np.uint32))
+
+
+def float32_from_bits(bits: int) -> np.float32:
+    """The float32 with these bits."""
+    return np.uint32(bits).view(np.float32)
