@@ -1,0 +1,54 @@
+"""Fixtures that several folders share: the embedded broker and store as real processes over TCP.
+
+Each is started once per test process and ends with it, even when that process is killed.
+"""
+
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from router.embedded import EmbeddedBroker, EmbeddedStore
+
+_counter = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def embedded_broker() -> Iterator[EmbeddedBroker]:
+    """A running embedded broker; `.address` is its bootstrap server."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def embedded_store() -> Iterator[EmbeddedStore]:
+    """A running embedded Valkey server; `.url` is its address. It is not emptied: see `redis_url`."""
+    with EmbeddedStore() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def kafka(embedded_broker: EmbeddedBroker) -> str:
+    """HOST:PORT of the embedded broker. Topics stay: take their names from `fresh_name`."""
+    return embedded_broker.address
+
+
+@pytest.fixture
+def redis_url(embedded_store: EmbeddedStore) -> str:
+    """URL of the embedded store, emptied before the test (data and script cache)."""
+    host, port = embedded_store.address.split(":")
+    with socket.create_connection((host, int(port)), timeout=5.0) as connection:
+        connection.sendall(b"FLUSHALL SYNC\r\nSCRIPT FLUSH\r\n")
+        received = b""
+        while received.count(b"\r\n") < 2:
+            received += connection.recv(4096)
+    assert received == b"+OK\r\n+OK\r\n"
+    return embedded_store.url
+
+
+@pytest.fixture
+def fresh_name() -> Callable[[str], str]:
+    """Names that no other test uses: `fresh_name("in")` gives `in-<number>-<process>`."""
+    return lambda prefix: f"{prefix}-{next(_counter)}-{os.getpid()}"
