@@ -24,7 +24,7 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture(scope="session")
 def embedded_store() -> Iterator[EmbeddedStore]:
-    """A running embedded Valkey server; `.url` is its address. It is not emptied: see `redis_url`."""
+    """A running embedded Valkey server at `.url`. It is not emptied: see `redis_url`."""
     with EmbeddedStore() as store:
         yield store
 
