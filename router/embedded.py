@@ -58,8 +58,9 @@ class _EmbeddedServer:
 
     def start(self, timeout: float = _START_TIMEOUT_S) -> Self:
         """Start the server and wait until it serves. Raises `EmbeddedError`."""
-        if self._process is not None:
+        if self.alive:
             return self
+        self.stop()
         process = subprocess.Popen(
             [sys.executable, "-m", "router.embedded", self.role, *self._options],
             stdin=subprocess.PIPE,
@@ -100,7 +101,12 @@ class _EmbeddedServer:
     @property
     def pid(self) -> int:
         """Process id of the server itself, 0 when it is not running."""
-        return self._server_pid if self._process is not None else 0
+        return self._server_pid if self.alive else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server was started and still runs."""
+        return self._process is not None and self._process.poll() is None
 
     def __enter__(self) -> Self:
         return self.start()

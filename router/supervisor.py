@@ -1,0 +1,429 @@
+"""A whole stack on one machine: broker, store, gateway and workers, each a process of its own.
+
+`Stack` starts in this order, and stops in the reverse one:
+
+1. the embedded broker and store, unless real ones are given;
+2. deployment of the networks (topics, artifacts and task records exist before anyone asks);
+3. the gateway and the workers.
+
+A gateway or worker that dies is started again, at once and then more slowly. The loss of an
+embedded broker or store cannot be repaired here: `wait_failed` returns.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+
+from router.embedded import EmbeddedBroker, EmbeddedError, EmbeddedStore, command_line
+from router.settings import Settings
+from topologies.errors import SpikeRouterError
+
+__all__ = [
+    "Child",
+    "Stack",
+    "StackError",
+    "StackOptions",
+    "backoff_s",
+    "gateway_command",
+    "worker_command",
+]
+
+_FIRST_DELAY_S: Final = 0.2
+_LONGEST_DELAY_S: Final = 10.0
+_STABLE_S: Final = 10.0  # a child that lived so long is restarted at once again
+_STOP_TIMEOUT_S: Final = 5.0
+_START_TIMEOUT_S: Final = 30.0
+_POLL_S: Final = 0.05
+_LONGEST_LINE: Final = 8192
+_KEPT_LINES: Final = 2000
+
+LogSink = Callable[[str, str], None]
+
+
+class StackError(SpikeRouterError, RuntimeError):
+    """The stack did not start, or a part that cannot be restarted was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What a stack consists of.
+
+    `kafka` and `redis` name real servers; None starts embedded ones. `worker_settings` changes
+    settings of single workers: name -> setting -> value. With `restart` False a process that
+    dies stays dead. `appendonly` lets the embedded store write its log to disk.
+    """
+
+    networks: Sequence[str] = ()
+    n_workers: int = 3
+    gateway: bool = True
+    kafka: str | None = None
+    redis: str | None = None
+    restart: bool = True
+    appendonly: bool = False
+    worker_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Child:
+    """A supervised process. `n_starts` counts how often it was started."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    process: asyncio.subprocess.Process | None = None
+    n_starts: int = 0
+    unwanted: asyncio.Event = field(default_factory=asyncio.Event)
+    keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id; 0 while it is not running."""
+        return self.process.pid if self.process is not None and self.running else 0
+
+    @property
+    def running(self) -> bool:
+        """Whether a process is there now."""
+        return self.process is not None and self.process.returncode is None
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if there is a process to receive it."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+
+def backoff_s(n_quick_deaths: int) -> float:
+    """Delay before a restart, in seconds: none after a long life, doubled with each quick death."""
+    if n_quick_deaths == 0:
+        return 0.0
+    return float(min(_FIRST_DELAY_S * 2.0 ** (n_quick_deaths - 1), _LONGEST_DELAY_S))
+
+
+def gateway_command(settings: Settings) -> tuple[str, ...]:
+    """The command line of the gateway process."""
+    return (
+        *(sys.executable, "-m", "uvicorn", "router.gateway.app:create_app", "--factory"),
+        *("--host", settings.gateway_host, "--port", str(settings.gateway_port)),
+        *("--log-level", settings.log_level.lower(), "--no-access-log"),
+    )
+
+
+def worker_command(name: str) -> tuple[str, ...]:
+    """The command line of a worker process."""
+    return (sys.executable, "-m", "workers", "--name", name)
+
+
+class Stack:
+    """A running stack; use it as `async with Stack(settings, options) as stack`.
+
+    `settings` holds for every process; where it listens and which ports are free is filled in
+    at the start and can be read from `settings` of the running stack. `log` receives each line
+    a child writes, as (name of the child, line); the last lines are kept in `lines`.
+    """
+
+    def __init__(
+        self, settings: Settings, options: StackOptions | None = None, *, log: LogSink | None = None
+    ) -> None:
+        self.settings = settings
+        self.options = options or StackOptions()
+        self.lines: deque[tuple[str, str]] = deque(maxlen=_KEPT_LINES)
+        self.broker: EmbeddedBroker | None = None
+        self.store: EmbeddedStore | None = None
+        self.gateway: Child | None = None
+        self.workers: dict[str, Child] = {}
+        self._log = log
+        self._failed = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def kafka(self) -> str:
+        """Bootstrap servers."""
+        return self.settings.kafka
+
+    @property
+    def redis_url(self) -> str:
+        """URL of the store."""
+        return self.settings.redis
+
+    @property
+    def http(self) -> str:
+        """Base URL of the gateway, without a slash at its end."""
+        host = self.settings.gateway_host
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        return f"http://{host}:{self.settings.gateway_port}"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self, timeout: float = _START_TIMEOUT_S) -> None:
+        """Start everything and wait until the gateway answers. Raises `StackError`."""
+        async with _deadline(timeout, "start"):
+            await self._start_servers()
+            self._watch = asyncio.create_task(self._watch_servers())
+            await self._deploy()
+            if self.options.gateway:
+                self._choose_gateway_port()
+                self.gateway = self._launch(
+                    "gateway", gateway_command(self.settings), self.settings
+                )
+            for number in range(1, self.options.n_workers + 1):
+                self.start_worker(f"worker-{number}")
+            if self.gateway is not None:
+                await self._until(self._gateway_is_live, self.gateway)
+
+    async def stop(self, timeout: float = _STOP_TIMEOUT_S) -> None:
+        """Stop everything: workers hand over and end, then the gateway, the store, the broker."""
+        await asyncio.gather(*(_end(worker, timeout) for worker in self.workers.values()))
+        if self.gateway is not None:
+            await _end(self.gateway, timeout)
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        for server in (self.store, self.broker):
+            if server is not None:
+                await asyncio.to_thread(server.stop)
+
+    async def wait_failed(self) -> None:
+        """Return when an embedded server was lost, which ends the stack."""
+        await self._failed.wait()
+
+    async def wait_ready(self, timeout: float = _START_TIMEOUT_S) -> None:
+        """Return when the gateway says that every task has an owner. Raises `StackError`."""
+        if self.gateway is None:
+            raise StackError("This stack has no gateway to ask whether it is ready.")
+        async with _deadline(timeout, "become ready", self._last_words):
+            await self._until(self._gateway_is_ready, self.gateway)
+
+    def start_worker(self, name: str, **changes: object) -> Child:
+        """Start one more worker under a new name, some of its settings changed."""
+        if name in self.workers:
+            raise StackError(f"There is a worker {name!r} already; names are unique.")
+        changes = {**self.options.worker_settings.get(name, {}), **changes}
+        settings = self.settings.changed(worker_name=name, **changes)
+        self.workers[name] = self._launch(name, worker_command(name), settings)
+        return self.workers[name]
+
+    async def stop_worker(self, name: str, timeout: float = _STOP_TIMEOUT_S) -> None:
+        """Stop a worker politely (SIGTERM, then SIGKILL when time is over) and forget it."""
+        await _end(self._worker(name), timeout)
+        del self.workers[name]
+
+    def kill_worker(self, name: str, number: int = signal.SIGKILL, *, restart: bool = True) -> int:
+        """Send a signal to a worker and return the process id it had.
+
+        With `restart` False it is not started again.
+        """
+        worker = self._worker(name)
+        if not worker.running:
+            raise StackError(f"Worker {name!r} is not running now.")
+        if not restart:
+            worker.unwanted.set()
+        pid = worker.pid
+        worker.signal(number)
+        return pid
+
+    def log(self, name: str, line: str) -> None:
+        """Keep a line and pass it on."""
+        self.lines.append((name, line))
+        if self._log is not None:
+            self._log(name, line)
+
+    def _worker(self, name: str) -> Child:
+        if name not in self.workers:
+            known = ", ".join(sorted(self.workers)) or "none"
+            raise StackError(f"There is no worker {name!r}; the workers are: {known}.")
+        return self.workers[name]
+
+    async def _start_servers(self) -> None:
+        options, settings = self.options, self.settings
+        try:
+            if options.kafka is None:
+                self.broker = EmbeddedBroker()
+                await asyncio.to_thread(self.broker.start)
+                settings = settings.on_embedded(self.broker.address)
+            else:
+                settings = settings.changed(kafka=options.kafka)
+            if options.redis is None:
+                self.store = EmbeddedStore(appendonly=options.appendonly)
+                await asyncio.to_thread(self.store.start)
+                settings = settings.changed(redis=self.store.url)
+            else:
+                settings = settings.changed(redis=options.redis)
+        except EmbeddedError as error:
+            raise StackError(str(error)) from error
+        self.settings = settings
+
+    async def _watch_servers(self) -> None:
+        servers = [server for server in (self.broker, self.store) if server is not None]
+        while servers:
+            for server in servers:
+                if not server.alive:
+                    self.log("up", f"The embedded {server.role} is gone; its data is lost.")
+                    self._failed.set()
+                    return
+            await asyncio.sleep(10 * _POLL_S)
+
+    async def _deploy(self) -> None:
+        if self.options.networks:
+            from router.deploy import deploy
+
+            await deploy(
+                self.settings, list(self.options.networks), partitions=self.settings.partitions
+            )
+
+    def _choose_gateway_port(self) -> None:
+        host, port = self.settings.gateway_host, self.settings.gateway_port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise StackError(
+                    f"The gateway cannot listen on {host}:{port} ({error.strerror}); choose "
+                    "another port with --port (0 takes a free one)."
+                ) from error
+            self.settings = self.settings.changed(gateway_port=probe.getsockname()[1])
+
+    def _launch(self, name: str, command: tuple[str, ...], settings: Settings) -> Child:
+        threads = str(settings.compute_threads)
+        environment = {
+            **{f"{library}_NUM_THREADS": threads for library in ("OPENBLAS", "OMP", "MKL")},
+            **os.environ,
+            **settings.environment(),
+            "PYTHONUNBUFFERED": "1",
+        }
+        child = Child(name, command, environment)
+        child.keeper = asyncio.create_task(self._keep(child))
+        return child
+
+    async def _keep(self, child: Child) -> None:
+        """Run the child, again and again until it is not wanted any more."""
+        loop = asyncio.get_running_loop()
+        n_quick_deaths = 0
+        while not child.unwanted.is_set():
+            began = loop.time()
+            try:
+                await self._run_once(child)
+            except OSError as error:
+                self.log(child.name, f"cannot be started: {error}")
+                self._failed.set()
+                return
+            if child.unwanted.is_set() or not self.options.restart:
+                return
+            n_quick_deaths = 0 if loop.time() - began > _STABLE_S else n_quick_deaths + 1
+            delay = backoff_s(n_quick_deaths)
+            self.log(child.name, f"{_how_it_ended(child)}; starting again in {delay:g} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.unwanted.wait(), delay)
+
+    async def _run_once(self, child: Child) -> None:
+        child.process = await asyncio.create_subprocess_exec(
+            *command_line(child.command),
+            env=child.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        child.n_starts += 1
+        if child.unwanted.is_set():  # stopped while it was being started
+            child.signal(signal.SIGTERM)
+        if child.process.stdout is None:
+            return
+        reader = asyncio.create_task(self._pass_on_lines(child.name, child.process.stdout))
+        await child.process.wait()
+        # Whoever inherited the pipe may hold it open; the last lines are there at once.
+        await asyncio.wait([reader], timeout=_POLL_S)
+        reader.cancel()
+
+    async def _pass_on_lines(self, name: str, stream: asyncio.StreamReader) -> None:
+        """Log what the child writes, line by line; a line that is too long is broken."""
+        rest = b""
+        while more := await stream.read(65536):
+            *lines, rest = (rest + more).split(b"\n")
+            if len(rest) > _LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self.log(name, line.decode(errors="replace").rstrip())
+        if rest:
+            self.log(name, rest.decode(errors="replace").rstrip())
+
+    async def _until(self, condition: Callable[[], Awaitable[bool]], child: Child) -> None:
+        """Wait for a condition; raise `StackError` when the child dies instead."""
+        while not await condition():
+            if child.n_starts > 0 and not child.running:
+                raise StackError(f"The {child.name} {_how_it_ended(child)}.{self._last_words()}")
+            await asyncio.sleep(_POLL_S)
+
+    async def _gateway_is_live(self) -> bool:
+        return await _answers(f"{self.http}/v2/health/live")
+
+    async def _gateway_is_ready(self) -> bool:
+        return await _answers(f"{self.http}/v2/health/ready")
+
+    def _last_words(self) -> str:
+        lines = list(self.lines)[-20:]
+        return "".join(f"\n  {name} | {line}" for name, line in lines)
+
+
+@contextlib.asynccontextmanager
+async def _deadline(
+    timeout: float, what: str, last_words: Callable[[], str] = str
+) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except TimeoutError as error:
+        raise StackError(f"The stack did not {what} within {timeout:g} s.{last_words()}") from error
+
+
+async def _answers(url: str) -> bool:
+    """Whether the gateway answers 200 there."""
+    try:
+        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+            return (await client.get(url)).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+async def _end(child: Child, timeout: float) -> None:
+    """End a child for good: SIGTERM, and SIGKILL when it is still there after `timeout`."""
+    child.unwanted.set()
+    child.signal(signal.SIGTERM)
+    if child.keeper is None:
+        return
+    done, _ = await asyncio.wait([child.keeper], timeout=timeout)
+    if not done:
+        child.signal(signal.SIGKILL)
+        await asyncio.wait([child.keeper])
+
+
+def _how_it_ended(child: Child) -> str:
+    code = child.process.returncode if child.process is not None else None
+    if code is None:
+        return "was not started"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
