@@ -55,12 +55,17 @@ class _EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._address = ""
         self._server_pid = 0
+        self._lock = threading.RLock()  # a stop in another thread waits for the start to end
 
     def start(self, timeout: float = _START_TIMEOUT_S) -> Self:
         """Start the server and wait until it serves. Raises `EmbeddedError`."""
-        if self.alive:
-            return self
-        self.stop()
+        with self._lock:
+            if not self.alive:
+                self.stop()
+                self._start(timeout)
+        return self
+
+    def _start(self, timeout: float) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "router.embedded", self.role, *self._options],
             stdin=subprocess.PIPE,
@@ -76,13 +81,15 @@ class _EmbeddedServer:
                 f"{process.returncode}); what it wrote to standard error tells why."
             )
         self._address, self._server_pid = line[0], int(line[1])
-        return self
 
     def stop(self, timeout: float = _STOP_TIMEOUT_S) -> None:
         """Stop the server and wait for its end; kill it when it does not end in time."""
-        process, self._process = self._process, None
-        if process is None:
-            return
+        with self._lock:
+            process, self._process = self._process, None
+            if process is not None:
+                self._stop(process, timeout)
+
+    def _stop(self, process: subprocess.Popen[bytes], timeout: float) -> None:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -234,7 +241,7 @@ def _start_valkey(
     """Start the server; a free port may be taken by another before it binds, so try again."""
     log = directory / "valkey.log"
     chosen = port
-    for _ in range(5):
+    for _ in range(1 if port else 5):
         chosen = port or _free_port()
         server = subprocess.Popen(
             [

@@ -1,0 +1,216 @@
+"""The command line `spikerouter`.
+
+Other packages add commands through the entry point group `spikerouter.commands`: a name, and a
+function or a Typer application. Only the command that is run is imported; help imports them all.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Final, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from router.settings import Settings
+from router.status import StatusRows, status_rows
+from router.supervisor import Stack, StackOptions, worker_command
+from topologies.errors import SpikeRouterError
+
+__all__ = ["application", "main"]
+
+COMMANDS_GROUP: Final = "spikerouter.commands"
+
+Backend = Literal["numpy", "torch"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; an error of this project is printed as its sentence, with exit code 1."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        application(given, entry_points(group=COMMANDS_GROUP))(given)
+    except SpikeRouterError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]{escape(str(error))}[/red]")
+        sys.exit(1)
+
+
+def application(arguments: Sequence[str], plugins: Iterable[EntryPoint]) -> typer.Typer:
+    """The application with its own commands and those plugins that `arguments` need."""
+    app = typer.Typer(
+        name="spikerouter",
+        help="Serve spiking neural networks operator by operator.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    own: dict[str, Callable[..., None]] = {"up": up, "status": status, "worker": worker}
+    for name, function in own.items():
+        app.command(name)(function)
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    found = {plugin.name: plugin for plugin in plugins if plugin.name not in own}
+    if named in own:
+        found = {}
+    for name in [named] if named in found else sorted(found):
+        _add(app, found[name])
+    return app
+
+
+def _add(app: typer.Typer, plugin: EntryPoint) -> None:
+    try:
+        loaded = plugin.load()
+    except (ImportError, AttributeError) as error:
+        loaded = _unavailable(plugin.name, error)
+    if isinstance(loaded, typer.Typer):
+        app.add_typer(loaded, name=plugin.name)
+    else:
+        app.command(plugin.name)(loaded)
+
+
+def _unavailable(name: str, error: Exception) -> Callable[[], None]:
+    """A command that says why it cannot run: most often an extra is not installed."""
+
+    def unavailable() -> None:
+        raise SpikeRouterError(
+            f"Command {name!r} cannot be loaded ({error}); install the extra it needs."
+        )
+
+    unavailable.__doc__ = f"Not available here: {error}."
+    return unavailable
+
+
+def up(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="Networks to deploy: names from the zoo, or files.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", "-n", min=0, help="Worker processes.")] = 3,
+    partitions: Annotated[int | None, typer.Option(help="Partitions of every topic.")] = None,
+    kafka: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka, not the embedded one.")
+    ] = None,
+    redis: Annotated[
+        str | None, typer.Option(metavar="URL", help="A real Redis, not the embedded store.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address the gateway listens on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the gateway; 0 takes any.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="Backend of the workers.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print where everything is as one line of JSON.")
+    ] = False,
+) -> None:
+    """Start broker, store, gateway and workers on this machine, until Ctrl-C."""
+    changes: dict[str, object] = {
+        "partitions": partitions,
+        "gateway_host": host,
+        "gateway_port": port,
+        "backend": backend,
+    }
+    settings = Settings.load(**{key: value for key, value in changes.items() if value is not None})
+    options = StackOptions(
+        networks=tuple(networks or ()), n_workers=workers, kafka=kafka, redis=redis
+    )
+    if not asyncio.run(_up(settings, options, as_json=as_json)):
+        raise typer.Exit(1)
+
+
+def worker(
+    name: Annotated[str, typer.Option(help="Name, unique among live workers.")] = "",
+    kafka: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka.")] = None,
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="Backend to compute on.")] = None,
+    kinds: Annotated[str | None, typer.Option(help="Kinds of operator it hosts.")] = None,
+    capacity: Annotated[int | None, typer.Option(help="Neurons plus synapses it holds.")] = None,
+) -> None:
+    """Run one worker in this terminal against a Kafka and a Redis."""
+    changes: dict[str, object] = {
+        "worker_name": name or None,
+        "kafka": kafka,
+        "redis": redis,
+        "backend": backend,
+        "kinds": kinds,
+        "capacity": capacity,
+    }
+    settings = Settings.load(**{key: value for key, value in changes.items() if value is not None})
+    command = worker_command(settings.worker_name)
+    os.execve(command[0], command, {**os.environ, **settings.environment()})
+
+
+def status(
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey.")] = None,
+    partitions: Annotated[int | None, typer.Option(help="Partitions of every topic.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show workers, tasks, lag in windows and records, and the age of checkpoints."""
+    changes: dict[str, object] = {"redis": redis, "partitions": partitions}
+    settings = Settings.load(**{key: value for key, value in changes.items() if value is not None})
+    rows = asyncio.run(_read_status(settings))
+    if as_json:
+        print(json.dumps(rows.as_json()))
+        return
+    console = Console()
+    for title, table in rows.tables().items():
+        shown = Table(*table[0], title=title, title_justify="left")
+        for row in table[1:]:
+            shown.add_row(*map(escape, row))
+        console.print(shown)
+
+
+async def _read_status(settings: Settings) -> StatusRows:
+    from router.store.redis import RedisStore
+
+    async with RedisStore.connect(settings.redis, timeout=settings.store_timeout_s) as store:
+        return status_rows(await store.status())
+
+
+async def _up(settings: Settings, options: StackOptions, *, as_json: bool) -> bool:
+    """Run the stack until a signal; False when a part was lost that cannot be restarted.
+
+    Only the first signal counts: the stack is then being stopped, and must not be left half so.
+    """
+    serving = asyncio.create_task(_serve(settings, options, as_json=as_json))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, _cancel_once, serving)
+    await asyncio.wait([serving])
+    if serving.cancelled():
+        return True
+    serving.result()
+    return False
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    if not task.cancelling():
+        task.cancel()
+
+
+async def _serve(settings: Settings, options: StackOptions, *, as_json: bool) -> None:
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def log(name: str, line: str) -> None:
+        errors.print(f"[cyan]{escape(name):>9}[/cyan] | {escape(line)}")
+
+    async with Stack(settings, options, log=log) as stack:
+        _show(stack, as_json=as_json)
+        await stack.wait_failed()
+
+
+def _show(stack: Stack, *, as_json: bool) -> None:
+    workers = {name: worker.pid for name, worker in stack.workers.items()}
+    places = {"kafka": stack.kafka, "redis": stack.redis_url}
+    if stack.gateway is not None:
+        places["http"] = stack.http
+    if as_json:
+        print(json.dumps({**places, "workers": workers}), flush=True)
+        return
+    table = Table("what", "where", title="Spike Router is up", title_justify="left")
+    for name, place in places.items():
+        table.add_row(name, escape(place))
+    for name, pid in workers.items():
+        table.add_row(name, f"process {pid}")
+    console = Console()
+    console.print(table)
+    console.print("Ctrl-C stops everything.")

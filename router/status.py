@@ -1,0 +1,141 @@
+"""What `spikerouter status` shows, from what the store knows. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from router.store.calls import Info, StatusReply, TaskId, TaskStatus
+
+__all__ = ["StatusRows", "TaskRow", "WorkerRow", "status_rows", "task_detail"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One worker over all partitions. `capacity` is in neurons plus synapses."""
+
+    worker: str
+    alive: bool
+    kinds: tuple[str, ...]
+    capacity: int
+    load: int
+    n_tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One task. `worker` is "" when it has no owner; lags are None when not known."""
+
+    task: str
+    kind: str
+    worker: str
+    lag_records: int | None
+    lag_windows: int | None
+    checkpoint_age_ms: int | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRows:
+    """All workers and tasks, sorted by name."""
+
+    workers: tuple[WorkerRow, ...]
+    tasks: tuple[TaskRow, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are tasks and each has an owner."""
+        return bool(self.tasks) and all(task.worker and not task.error for task in self.tasks)
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`: the rows as lists of objects."""
+        return {
+            "ready": self.ready,
+            "workers": [asdict(row) for row in self.workers],
+            "tasks": [asdict(row) for row in self.tasks],
+        }
+
+    def tables(self) -> Mapping[str, Sequence[tuple[str, ...]]]:
+        """Title -> rows of text, the first one being the heads of the columns."""
+        return {
+            "Workers": [
+                ("worker", "state", "kinds", "tasks", "load", "capacity"),
+                *(_worker_cells(row) for row in self.workers),
+            ],
+            "Tasks": [
+                ("task", "kind", "worker", "lag windows", "lag records", "checkpoint", "error"),
+                *(_task_cells(row) for row in self.tasks),
+            ],
+        }
+
+
+def task_detail(task: TaskId, what: str) -> str:
+    """The key under which a worker tells something of one of its tasks in its own record.
+
+    `what` is `lag_records` or `lag_windows`.
+    """
+    return f"{task}:{what}"
+
+
+def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
+    """Bring the replies of all partitions together."""
+    replies = tuple(replies)
+    tasks = [(task, _details_of(task, reply)) for reply in replies for task in reply.tasks]
+    infos = {worker.worker: worker.info for reply in replies for worker in reply.workers}
+    alive = {worker.worker for reply in replies for worker in reply.workers if worker.alive}
+    held = [task for task, _ in tasks if task.lease_ms > 0]
+    return StatusRows(
+        workers=tuple(
+            WorkerRow(
+                worker=name,
+                alive=name in alive,
+                kinds=info.kinds,
+                capacity=info.capacity,
+                load=sum(task.cost for task in held if task.worker == name),
+                n_tasks=sum(task.worker == name for task in held),
+            )
+            for name, info in sorted(infos.items())
+        ),
+        tasks=tuple(
+            sorted((_task_row(task, details) for task, details in tasks), key=lambda row: row.task)
+        ),
+    )
+
+
+def _details_of(task: TaskStatus, reply: StatusReply) -> Mapping[str, Info]:
+    return next((w.info.details for w in reply.workers if w.worker == task.worker), {})
+
+
+def _task_row(task: TaskStatus, details: Mapping[str, Info]) -> TaskRow:
+    owned = task.lease_ms > 0
+    return TaskRow(
+        task=str(task.task),
+        kind=task.kind,
+        worker=task.worker if owned else "",
+        lag_records=_whole(details.get(task_detail(task.task, "lag_records"))) if owned else None,
+        lag_windows=_whole(details.get(task_detail(task.task, "lag_windows"))) if owned else None,
+        checkpoint_age_ms=task.checkpoint_age_ms,
+        error=task.error,
+    )
+
+
+def _whole(value: Info) -> int | None:
+    return int(value) if isinstance(value, int | float) else None
+
+
+def _worker_cells(row: WorkerRow) -> tuple[str, ...]:
+    state = "alive" if row.alive else "silent"
+    return (
+        *(row.worker, state, " ".join(row.kinds)),
+        *(str(row.n_tasks), str(row.load), str(row.capacity)),
+    )
+
+
+def _task_cells(row: TaskRow) -> tuple[str, ...]:
+    age = "never" if row.checkpoint_age_ms is None else f"{row.checkpoint_age_ms / 1000:.1f} s"
+    lags = ("?" if lag is None else str(lag) for lag in (row.lag_windows, row.lag_records))
+    return (_short(row.task), row.kind, row.worker or "nobody", *lags, age, row.error)
+
+
+def _short(task: str) -> str:
+    """The task with its operator's first 12 digits; `--json` has them all."""
+    operator, slash, rest = task.partition("/")
+    return operator[:12] + slash + rest

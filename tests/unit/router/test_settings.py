@@ -1,0 +1,81 @@
+import pytest
+
+from router.settings import EMBEDDED_RETENTION_BYTES, Settings, SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.load().environment():
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_every_setting_is_documented() -> None:
+    assert [n for n, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_an_environment_variable_sets_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKEROUTER_KAFKA", "a:1,b:2")
+    monkeypatch.setenv("SPIKEROUTER_KINDS", "ingest, readout")
+    monkeypatch.setenv("SPIKEROUTER_CAPACITY", "none")
+    settings = Settings.load()
+    assert settings.kafka == "a:1,b:2"
+    assert settings.kinds == ("ingest", "readout")
+    assert settings.capacity is None
+
+
+def test_an_argument_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKEROUTER_PARTITIONS", "3")
+    assert Settings.load(partitions=2).partitions == 2
+
+
+def test_a_child_reads_the_settings_its_parent_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Settings.load(
+        kinds=("readout",), capacity=7, retention_bytes=None, store_timeout_s=0.5, backend="torch"
+    )
+    for name, value in written.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load() == written
+
+
+def test_all_illegal_settings_are_named_at_once() -> None:
+    with pytest.raises(SettingsError, match="partitions = 0") as caught:
+        Settings.load(partitions=0, backend="abacus")
+    assert "'numpy' or 'torch'" in str(caught.value)
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(SettingsError, match="colour"):
+        Settings.load(colour="red")
+
+
+@pytest.mark.parametrize("kafka", ["", "host", "host:", "a:1,", "kafka://a:1 b"])
+def test_a_bootstrap_list_without_ports_is_refused(kafka: str) -> None:
+    with pytest.raises(SettingsError, match="kafka"):
+        Settings.load(kafka=kafka)
+
+
+def test_what_may_be_in_flight_must_fit_the_retention_twice() -> None:
+    with pytest.raises(SettingsError, match="unread input can be lost"):
+        Settings.load(
+            uncommitted_bytes=1_000_000, unconfirmed_bytes=1_000_000, retention_bytes=4_000_000
+        )
+
+
+def test_unbounded_retention_allows_any_amount_in_flight() -> None:
+    assert Settings.load(uncommitted_bytes=10**9, retention_bytes=None).uncommitted_bytes == 10**9
+
+
+def test_the_embedded_broker_is_polled_with_short_waits() -> None:
+    settings = Settings.load(retention_bytes=None).on_embedded("127.0.0.1:5")
+    assert (settings.kafka, settings.fetch_max_wait_ms) == ("127.0.0.1:5", 2)
+    assert settings.retention_bytes == EMBEDDED_RETENTION_BYTES
+
+
+def test_more_partitions_than_the_embedded_broker_has_are_refused() -> None:
+    with pytest.raises(SettingsError, match="at most"):
+        Settings.load(partitions=5).on_embedded("127.0.0.1:5")
+
+
+def test_a_changed_copy_is_checked_too() -> None:
+    with pytest.raises(SettingsError, match="lease_ttl_ms"):
+        Settings.load().changed(lease_ttl_ms=1)
