@@ -361,7 +361,7 @@ def _reset_norse(h: Array, s: Array, v_threshold: float, v_reset: float | None) 
 
 
 def _round(stage: Stage, *names: str) -> None:
-    """Round fields of a frozen stage to float32, without a -0.0. Raises StageError if not finite."""
+    """Round fields of a frozen stage to float32, -0.0 to 0.0. Raises StageError if not finite."""
     for name in names:
         value = getattr(stage, name)
         if value is None:
