@@ -1,9 +1,9 @@
 """What every stage of an operator's program has in common.
 
 A stage reads arrays (B, T, *shape): B streams, T steps. Every value that passes between stages is
-an exact integer k that means k * 2**-unit, in whatever dtype carries it (spikes are uint8, sums have
-the dtype of the accumulator that the compiler proved large enough). So no stage rounds, but for the
-one rounding to float32 on the way into a neuron: `to_current`.
+an exact integer k that means k * 2**-unit, in whatever dtype carries it (spikes are uint8, sums
+have the dtype of the accumulator that the compiler proved large enough). So no stage rounds, but
+for the one rounding to float32 on the way into a neuron: `to_current`.
 
 One module per family of kinds; each exports `STAGES`, the tuple of its classes:
 
@@ -55,7 +55,7 @@ Array: TypeAlias = npt.NDArray[Any]
 # A readout's output: for each stream the emissions of this window, (K_b, n) each.
 Emissions: TypeAlias = list[Array]
 # What may stand in an artifact: no floats, whose text differs between writers.
-Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | str | Sequence[Json] | Mapping[str, Json] | None"
 Role: TypeAlias = Literal["linear", "neuron", "readout", "encoder"]
 Accumulator: TypeAlias = Literal["float32", "int32", "float64"]
 # (name, shape of one stream, dtype) of each array of a stage's state.

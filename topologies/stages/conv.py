@@ -1,0 +1,157 @@
+"""Two-dimensional convolution.
+
+    y[o, p] = b[o] + sum over c, d of w[o, c, d] * x[c, p * stride + d * dilation - padding]
+
+(a cross-correlation, as in the deep-learning libraries), all in integers: w = k * 2**-shift, and
+b counts units of 2**-(shift + unit of x). The sum is exact in `accumulator`, in any order.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from topologies.stages.base import (
+    Accumulator,
+    Array,
+    Clock,
+    Cost,
+    Json,
+    Slice,
+    Stage,
+    StageError,
+    ValueType,
+    accumulator_dtype,
+)
+from topologies.stages.common import (
+    Pair,
+    check_channels,
+    one_input,
+    same_arrays,
+    spatial_shape,
+    windows,
+)
+
+__all__ = ["STAGES", "Conv2d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2d(Stage):
+    """Convolution of (C, H, W) to (O, Ho, Wo).
+
+    `weight` is (O, C / channel_groups, kh, kw), int8, int16 or int32; `bias` is int64 (O,).
+    """
+
+    kind: ClassVar[str] = "conv2d"
+
+    weight: Array
+    bias: Array
+    shift: int
+    accumulator: Accumulator
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    channel_groups: int = 1
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """The stage with these `params()` and `arrays()`."""
+        same_arrays(cls.kind, arrays, ("weight", "bias"))
+        pairs = {name: tuple(params[name]) for name in ("stride", "padding", "dilation")}
+        return cls(
+            arrays["weight"],
+            arrays["bias"],
+            params["shift"],
+            params["accumulator"],
+            channel_groups=params["channel_groups"],
+            **pairs,
+        )
+
+    def params(self) -> dict[str, Json]:
+        """Geometry, shift and accumulator."""
+        return {
+            "shift": self.shift,
+            "accumulator": self.accumulator,
+            "stride": list(self.stride),
+            "padding": list(self.padding),
+            "dilation": list(self.dilation),
+            "channel_groups": self.channel_groups,
+        }
+
+    def arrays(self) -> dict[str, Array]:
+        """Weights and biases, integers."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    @property
+    def reach(self) -> Pair:
+        """Height and width that the dilated kernel covers."""
+        kernel = self.weight.shape[2:]
+        return (kernel[0] - 1) * self.dilation[0] + 1, (kernel[1] - 1) * self.dilation[1] + 1
+
+    def out_type(self, inputs: Sequence[ValueType]) -> ValueType:
+        """(C, H, W) -> (O, Ho, Wo), in units of 2**-(unit + shift)."""
+        value = one_input(self.kind, inputs)
+        channels, height, width = check_channels(self.kind, value)
+        wanted = self.weight.shape[1] * self.channel_groups
+        if channels != wanted:
+            raise StageError(f"This conv2d reads {wanted} channels, not {channels}.")
+        spatial = spatial_shape(self.kind, (height, width), self.reach, self.stride, self.padding)
+        bound = self.row_bound(inputs)
+        return ValueType((len(self.weight), *spatial), -bound, bound, value.unit + self.shift)
+
+    def row_bound(self, inputs: Sequence[ValueType]) -> int:
+        """The largest over the channels of sum |k| * max |x| + |b| (numerics 2)."""
+        rows = np.abs(self.weight.astype(np.int64)).sum(axis=(1, 2, 3))
+        largest = one_input(self.kind, inputs).largest
+        return max(int(row) * largest + abs(int(b)) for row, b in zip(rows, self.bias, strict=True))
+
+    def cost(self, inputs: Sequence[ValueType]) -> Cost:
+        """One synapse per weight and output position."""
+        positions = self.out_type(inputs).n // len(self.weight)
+        return Cost(
+            n_synapses=self.weight.size * positions, macs_per_step=self.weight.size * positions
+        )
+
+    def run(
+        self, inputs: Sequence[Array], state: tuple[Array, ...], clock: Clock
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """(B, T, C, H, W) -> (B, T, O, Ho, Wo) in the accumulator's dtype."""
+        (x,) = inputs
+        view = windows(x.astype(np.float64), self.reach, self.stride, self.padding, 0)
+        taps = view[..., :: self.dilation[0], :: self.dilation[1]]
+        n_groups, (n_out, n_in) = self.channel_groups, self.weight.shape[:2]
+        parts = [
+            np.einsum(
+                "btchwij,ocij->btohw",
+                taps[:, :, g * n_in : (g + 1) * n_in],
+                self.weight[g * n_out // n_groups : (g + 1) * n_out // n_groups],
+                optimize=True,
+            )
+            for g in range(n_groups)
+        ]
+        sums = np.concatenate(parts, axis=2) + self.bias[:, None, None]
+        return sums.astype(accumulator_dtype(self.accumulator)), state
+
+    def granule(self, inputs: Sequence[ValueType]) -> int:
+        """Whole channels; with channel groups, whole groups of them."""
+        per_group = len(self.weight) // self.channel_groups if self.channel_groups > 1 else 1
+        return self.out_type(inputs).n // len(self.weight) * per_group
+
+    def slice(self, inputs: Sequence[ValueType], lo: int, hi: int) -> Slice:
+        """The output channels of [lo, hi)."""
+        granule, out = self.granule(inputs), self.out_type(inputs)
+        if lo % granule or hi % granule or not 0 <= lo < hi <= out.n:
+            raise StageError(f"A conv2d of {out.n} outputs has no slice [{lo}, {hi}).")
+        positions = out.n // len(self.weight)
+        rows = slice(lo // positions, hi // positions)
+        part = replace(self, weight=self.weight[rows], bias=self.bias[rows])
+        if self.channel_groups == 1:
+            return Slice(part, (None,))
+        width = inputs[0].n // self.channel_groups
+        first, last = lo // granule, hi // granule
+        part = replace(part, channel_groups=last - first)
+        return Slice(part, ((first * width, last * width),))
+
+
+STAGES: tuple[type[Stage], ...] = (Conv2d,)
