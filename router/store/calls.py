@@ -139,11 +139,13 @@ class BlobWrite(NamedTuple):
 class WorkerInfo:
     """What a worker says of itself with each renewal.
 
-    `capacity` is the whole of it, not what is free. `details` is shown by `status` as it is.
+    `capacity` is the whole of it, not what is free; `elsewhere` the cost of the leases it holds
+    in other partitions. `details` is shown by `status` as it is.
     """
 
     capacity: int
     kinds: tuple[str, ...]
+    elsewhere: int = 0
     details: Mapping[str, Info] = field(default_factory=dict)
 
 
@@ -249,7 +251,7 @@ class References:
     """A checkpoint without its blobs; `head_*` are keys, "" for none."""
 
     number: int
-    format: int
+    format_version: int
     positions: dict[str, Position]
     head_current: str
     head_previous: str
@@ -269,7 +271,7 @@ class StoredCheckpoint:
     """What a new owner restores from."""
 
     number: int
-    format: int
+    format_version: int
     positions: dict[str, Position]
     head_current: bytes | None
     head_previous: bytes | None
@@ -352,23 +354,24 @@ def claim(
     kinds: Collection[str],
     capacity: int,
     limit: int,
-    format: int = 1,
+    format_version: int = 1,
     alone: TaskId | None = None,
     held: Collection[TaskId] = (),
 ) -> Call[ClaimReply]:
     """Lease up to `limit` free tasks of these kinds whose cost fits the *free* `capacity`.
 
-    `token` is random and fresh per call (25); all tasks claimed here share it. `format` is the
-    newest checkpoint format the worker reads: tasks written in a newer one are passed over.
-    `alone` is for a process of its own: only that task is considered, suspicious or not (28).
-    `held` are tasks whose renewal said VANISHED: they come first, while settling too, and
-    without regard to `limit` and `capacity` (26, 27).
+    `token` is random and fresh per call (25); all tasks claimed here share it.
+    `format_version` is the newest checkpoint format the worker reads: tasks written in a newer
+    one are passed over. `alone` is for a process of its own: only that task is considered,
+    suspicious or not (28). `held` are tasks whose renewal said VANISHED: they come first, while
+    settling too, and without regard to `limit` and `capacity` (26, 27); one that is not in the
+    reply is unknown to the store or another worker's, and the next renewal says which.
     """
     _positive("time to live", ttl_ms)
     _named("token", token)
     _named("worker", worker)
     names = (*sorted(kinds), *sorted(map(str, held)))
-    args = (worker, token, ttl_ms, capacity, limit, format, str(alone) if alone else "")
+    args = (worker, token, ttl_ms, capacity, limit, format_version, str(alone) if alone else "")
     return _call("claim", partition, (*args, len(kinds), *names), _claim_reply(token))
 
 
@@ -379,13 +382,15 @@ def renew(
     _positive("time to live", ttl_ms)
     _named("worker", worker)
     tasks = [lease.task for lease in leases]
-    pairs = (part for lease in leases for part in (str(lease.task), lease.token))
+    args: list[Arg] = [worker, ttl_ms, info.elsewhere, _encode_info(info)]
+    for lease in leases:
+        args += [str(lease.task), lease.token]
 
     def parse(reply: Reply) -> dict[TaskId, RenewOutcome]:
         outcomes = [RenewOutcome(_int(code)) for code in _list(reply)]
         return dict(zip(tasks, outcomes, strict=True))
 
-    return _call("renew", partition, (worker, ttl_ms, _encode_info(info), *pairs), parse)
+    return _call("renew", partition, args, parse)
 
 
 def leave(partition: int, worker: str) -> Call[bool]:
@@ -402,15 +407,22 @@ def release(task: TaskId, token: str) -> Call[bool]:
 
 
 def want(
-    partition: int, worker: str, ttl_ms: int, *, kinds: Collection[str], capacity: int
+    partition: int,
+    worker: str,
+    ttl_ms: int,
+    *,
+    kinds: Collection[str],
+    capacity: int,
+    elsewhere: int = 0,
 ) -> Call[TaskId | None]:
     """Ask the most loaded worker for one task, if it stays at least as loaded as the caller (29).
 
     The giver learns of it at its next renewal; until one time to live is over only `worker` may
-    claim the task. None when all is fair, or a move is under way already.
+    claim the task. None when all is fair, or a move is under way already. `capacity` is what is
+    free, `elsewhere` the cost of the caller's leases in other partitions.
     """
     _positive("time to live", ttl_ms)
-    args: tuple[Arg, ...] = (worker, ttl_ms, capacity, *sorted(kinds))
+    args: tuple[Arg, ...] = (worker, ttl_ms, capacity, elsewhere, *sorted(kinds))
     return _call("want", partition, args, lambda reply: _task(reply) if reply else None)
 
 
@@ -425,7 +437,7 @@ def commit(
     changed: Sequence[Change] = (),
     deleted: Collection[str] = (),
     keep: Collection[str] = (),
-    format: int = 1,
+    format_version: int = 1,
 ) -> Call[CommitOutcome]:
     """Make checkpoint `number` (the first is 1) the task's state, all of it or nothing (22).
 
@@ -440,7 +452,7 @@ def commit(
     _distinct([*written, *deleted, *keep])
     if keep and not full:
         raise StoreCallError("`keep` is for full checkpoints; others leave the rest as it is.")
-    args: list[Arg] = [str(task), token, number, int(full), format, head]
+    args: list[Arg] = [str(task), token, number, int(full), format_version, head]
     args += [len(positions), len(changed), len(deleted), len(keep)]
     for topic, at in positions.items():
         args += [topic, at.offset, at.mark]
@@ -508,13 +520,13 @@ def load_references(task: TaskId) -> Query[References | None]:
 
     def parse(replies: Sequence[Reply]) -> References | None:
         record, head, positions, streams = replies
-        number, format_ = _list(record)
+        number, version = _list(record)
         if not number or _int(number) == 0:
             return None
         current, previous = _list(head)
         return References(
             number=_int(number),
-            format=_int(format_),
+            format_version=_int(version),
             positions={_text(k): _position(v) for k, v in _pairs(positions)},
             head_current=_text(current or b""),
             head_previous=_text(previous or b""),
@@ -543,7 +555,7 @@ def load_blobs(references: References) -> Query[StoredCheckpoint]:
         blobs = {key: _blob(reply) for key, reply in zip(named, replies, strict=True)}
         return StoredCheckpoint(
             number=references.number,
-            format=references.format,
+            format_version=references.format_version,
             positions=references.positions,
             head_current=blobs.get(references.head_current),
             head_previous=blobs.get(references.head_previous),
@@ -668,7 +680,12 @@ def _claimed(token: str, row: Reply) -> Claimed:
 
 
 def _encode_info(info: WorkerInfo) -> str:
-    record = {"capacity": info.capacity, "kinds": list(info.kinds), "details": dict(info.details)}
+    record = {
+        "capacity": info.capacity,
+        "kinds": list(info.kinds),
+        "elsewhere": info.elsewhere,
+        "details": dict(info.details),
+    }
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
@@ -676,7 +693,12 @@ def _worker_status(row: Reply) -> WorkerStatus:
     name, alive, text = _list(row)
     try:
         record = json.loads(_text(text))
-        info = WorkerInfo(int(record["capacity"]), tuple(record["kinds"]), record["details"])
+        info = WorkerInfo(
+            capacity=int(record["capacity"]),
+            kinds=tuple(record["kinds"]),
+            elsewhere=int(record["elsewhere"]),
+            details=dict(record["details"]),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise StoreReplyError(
             f"The record of worker {_text(name)!r} cannot be read ({error}); "

@@ -1,0 +1,204 @@
+"""The store over TCP: Redis 7 or Valkey, through redis.asyncio.
+
+Every method has one deadline for all its round trips. Nothing is retried here: a call whose
+outcome is unknown raises `StoreUnavailable`, and the protocol knows what to do (rule 23).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+
+from redis import exceptions as errors
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from router.store import calls
+from router.store.calls import BlobWrite, Call, Query, Reply, StoredCheckpoint, TaskId
+from router.store.errors import StoreReplyError, StoreUnavailable
+from router.store.lua import script
+
+__all__ = ["RedisStore"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BATCH = 256  # commands per transaction: what one reader may hold the server up for
+_MANIFESTS = "snn:networks"
+_AWAY = (
+    TimeoutError,
+    OSError,
+    errors.ConnectionError,
+    errors.TimeoutError,
+    errors.BusyLoadingError,
+    errors.ReadOnlyError,
+    errors.OutOfMemoryError,
+)
+
+
+def _method(
+    build: Callable[P, Call[T]],
+) -> Callable[Concatenate["RedisStore", P], Awaitable[T]]:
+    """The method that builds a call with `build` and runs it."""
+
+    @wraps(build)
+    async def method(self: "RedisStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(build(*args, **kwargs))
+
+    return method
+
+
+class RedisStore:
+    """Runs the calls of `router.store.calls`; use it as `async with RedisStore.connect(url)`.
+
+    Every method raises StoreUnavailable when the store does not answer before the deadline of
+    `timeout` seconds, and StoreReplyError when it answers what it should not.
+    """
+
+    create_task = _method(calls.create_task)
+    remove_task = _method(calls.remove_task)
+    claim = _method(calls.claim)
+    renew = _method(calls.renew)
+    leave = _method(calls.leave)
+    release = _method(calls.release)
+    want = _method(calls.want)
+    commit = _method(calls.commit)
+    hand = _method(calls.hand)
+    fail_task = _method(calls.fail_task)
+    status = _method(calls.status)
+
+    def __init__(self, client: Redis, *, timeout: float = 2.0) -> None:
+        """`client` is closed with the store; it must neither retry nor decode replies."""
+        self._client = client
+        self._command: Callable[..., Awaitable[Any]] = client.execute_command
+        self._timeout = timeout
+
+    @classmethod
+    def connect(cls, url: str, *, timeout: float = 2.0) -> Self:
+        """A store at `redis://host:port/db`; connects when it is first used."""
+        client = Redis.from_url(
+            url, decode_responses=False, retry=Retry(NoBackoff(), 0), socket_connect_timeout=timeout
+        )
+        return cls(client, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection; a call under way fails with StoreUnavailable."""
+        await self._client.aclose()
+
+    async def ping(self) -> None:
+        """Return when the store answers."""
+        await self._execute([("PING",)])
+
+    async def run(self, call: Call[T]) -> T:
+        """Run one script; it is loaded again when the server has forgotten it."""
+        text = script(call.script)
+        operands = (len(call.keys), *call.keys, *call.args)
+        async with self._deadline(call.script):
+            try:
+                reply = await self._command("EVALSHA", text.sha, *operands)
+            except errors.NoScriptError:
+                reply = await self._command("EVAL", text.text, *operands)
+        return call.parse(reply)
+
+    async def read(self, query: Query[T], *, timeout: float | None = None) -> T:
+        """Run the read commands of a query."""
+        return query.parse(await self._execute(query.commands, timeout))
+
+    async def write_blobs(
+        self, writes: Sequence[BlobWrite], *, timeout: float | None = None
+    ) -> None:
+        """Write blobs that vanish unless a commit names them in time."""
+        commands = [("SET", each.key, each.data, "PX", each.ttl_ms) for each in writes]
+        await self._execute(commands, timeout)
+
+    async def load(self, task: TaskId, *, timeout: float | None = None) -> StoredCheckpoint | None:
+        """The last checkpoint with both versions of every blob; None when there is none.
+
+        Only the owner of the lease may load: nobody else's commit can then come in between.
+        """
+        async with self._deadline("load", timeout):
+            references = await self.read(calls.load_references(task), timeout=timeout)
+            if references is None:
+                return None
+            return await self.read(calls.load_blobs(references), timeout=timeout)
+
+    async def put_manifest(self, network: str, manifest: bytes) -> None:
+        """Write a network's manifest, then list its name."""
+        await self._execute([("SET", f"snn:network:{network}", manifest)])
+        await self._execute([("SADD", _MANIFESTS, network)])
+
+    async def get_manifest(self, network: str) -> bytes | None:
+        """A network's manifest; None when it is not deployed."""
+        return await self._get(f"snn:network:{network}")
+
+    async def remove_manifest(self, network: str) -> None:
+        """Take a network's name off the list, then delete its manifest."""
+        await self._execute([("SREM", _MANIFESTS, network)])
+        await self._execute([("UNLINK", f"snn:network:{network}")])
+
+    async def list_networks(self) -> tuple[str, ...]:
+        """The names of all deployed networks, sorted."""
+        (names,) = await self._execute([("SMEMBERS", _MANIFESTS)])
+        return tuple(sorted(name.decode() for name in cast("set[bytes]", names)))
+
+    async def put_artifact(self, operator: str, artifact: bytes) -> None:
+        """Write an operator's artifact; its id is the hash of the bytes, so this is idempotent."""
+        await self._execute([("SET", f"snn:artifact:{operator}", artifact)])
+
+    async def get_artifact(self, operator: str) -> bytes | None:
+        """An operator's artifact, to be verified by the caller; None when there is none."""
+        return await self._get(f"snn:artifact:{operator}")
+
+    async def _get(self, key: str) -> bytes | None:
+        (reply,) = await self._execute([("GET", key)])
+        return cast("bytes | None", reply)
+
+    async def _execute(
+        self, commands: Sequence[tuple[calls.Arg, ...]], timeout: float | None = None
+    ) -> list[Reply]:
+        replies: list[Reply] = []
+        async with self._deadline(str(commands[0][0]) if commands else "nothing", timeout):
+            for start in range(0, len(commands), _BATCH):
+                async with self._client.pipeline(transaction=True) as pipeline:
+                    for command in commands[start : start + _BATCH]:
+                        pipeline.execute_command(*command)
+                    replies += await pipeline.execute()
+        return replies
+
+    @asynccontextmanager
+    async def _deadline(self, what: str, timeout: float | None = None) -> AsyncIterator[None]:
+        limit = self._timeout if timeout is None else timeout
+        with _translated(what, limit):
+            try:
+                async with asyncio.timeout(limit):
+                    yield
+            except errors.ReadOnlyError:
+                await self._client.connection_pool.disconnect()  # it became a replica: ask anew
+                raise
+
+
+@contextmanager
+def _translated(what: str, limit: float) -> Iterator[None]:
+    try:
+        yield
+    except _AWAY as error:
+        raise StoreUnavailable(
+            f"The store did not complete {what!r} within {limit:g} s "
+            f"({type(error).__name__}: {error}). Check that it runs; the call may be repeated."
+        ) from error
+    except errors.RedisError as error:
+        raise StoreReplyError(f"The store refused {what!r}: {error}.") from error

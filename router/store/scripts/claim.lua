@@ -1,0 +1,112 @@
+-- claim: lease free tasks that the caller can host (25 to 29).
+-- ARGV: worker, token, ttl, free capacity, limit, newest readable format, alone, n_kinds,
+--       kind..., held id...
+-- Reply: {settling ms, {{id, kind, cost, claims, number, hand_last, hand_count, previous worker,
+--         idle ms}...}, {id of a suspicious task that needs a process of its own...}}.
+local worker, token, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local capacity, limit, readable = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local alone, n_kinds = ARGV[7], tonumber(ARGV[8])
+local kinds, held = {}, {}
+for i = 9, 8 + n_kinds do
+  kinds[ARGV[i]] = true
+end
+
+local now = clock()
+local wait = settling(now, ttl)
+local claimed, suspicious = {}, {}
+
+local function read(id)
+  local f = redis.call('HMGET', key('task', id),
+    'kind', 'cost', 'token', 'released', 'deadline', 'ttl', 'claims', 'number', 'format', 'error',
+    'hand', 'hand_last', 'hand_count', 'alone_until', 'wanted_by', 'wanted_until', 'worker')
+  if not f[1] then
+    return nil
+  end
+  return {
+    id = id, kind = f[1], cost = tonumber(f[2]), token = f[3], released = f[4],
+    deadline = tonumber(f[5]), ttl = tonumber(f[6]), claims = tonumber(f[7]), number = f[8],
+    format = tonumber(f[9]), error = f[10], hand = f[11], hand_last = f[12],
+    hand_count = tonumber(f[13]), alone_until = f[14], wanted_by = f[15], wanted_until = f[16],
+    worker = f[17],
+  }
+end
+
+-- Rule 25: a deadline beyond now + TTL counts as now + TTL. It is written back, else a clock
+-- that jumped back would keep a dead owner's lease for as long as the jump.
+local function free(task)
+  if task.token == '' then
+    return true
+  end
+  if task.deadline > now + task.ttl then
+    task.deadline = now + task.ttl
+    redis.call('HSET', key('task', task.id), 'deadline', int(task.deadline))
+  end
+  return task.deadline <= now
+end
+
+local function grant(task)
+  -- Rule 28: the same (stream, window) in the hands of two vanished owners in a row.
+  local last, count = '', 0
+  if task.hand ~= '' then
+    last, count = task.hand, 1
+    if task.hand == task.hand_last then
+      count = task.hand_count + 1
+    end
+  end
+  redis.call('HSET', key('task', task.id),
+    'worker', worker, 'token', token, 'deadline', int(now + ttl), 'ttl', int(ttl),
+    'claims', int(task.claims + 1), 'hand', '', 'hand_last', last, 'hand_count', int(count),
+    'wanted_by', '', 'wanted_until', '0', 'alone_until', '0')
+  local idle = 0
+  if task.deadline > 0 then
+    idle = now - task.deadline
+  end
+  claimed[#claimed + 1] = {task.id, task.kind, int(task.cost), int(task.claims + 1), task.number,
+    last, int(count), task.worker, int(idle)}
+end
+
+-- Rule 27: the caller held these when the store forgot who did. Also while settling (26).
+for i = 9 + n_kinds, #ARGV do
+  local task = read(ARGV[i])
+  held[ARGV[i]] = true
+  if task and task.token == '' and task.released == '' and task.error == '' then
+    grant(task)
+    capacity = capacity - task.cost
+  end
+end
+
+if wait > 0 then
+  return {int(wait), claimed, suspicious}
+end
+
+local function suits(task)
+  return kinds[task.kind] and task.cost <= capacity and task.format <= readable
+    and task.error == '' and free(task)
+end
+
+if alone ~= '' then
+  local task = read(alone)
+  if task and suits(task) then
+    grant(task)
+  end
+  return {'0', claimed, suspicious}
+end
+
+for _, id in ipairs(sorted_tasks()) do
+  local task = not held[id] and read(id)
+  if task and suits(task) then
+    if task.claims >= 2 then
+      -- Rule 28: not into a process that runs other tasks. One caller at a time is told.
+      if not pending(task.alone_until, now, 3 * ttl) then
+        redis.call('HSET', key('task', id), 'alone_until', int(now + 3 * ttl))
+        suspicious[#suspicious + 1] = id
+      end
+    elseif limit > 0
+      and (task.wanted_by == worker or not pending(task.wanted_until, now, ttl)) then
+      grant(task)
+      limit = limit - 1
+      capacity = capacity - task.cost
+    end
+  end
+end
+return {'0', claimed, suspicious}

@@ -1,0 +1,22 @@
+-- create_task: write a task record unless it is there (27). Deploying again clears its error.
+-- ARGV: id, operator, group, kind, cost, generation, settle_ms. Reply: 1 new, 0 known.
+local id = ARGV[1]
+local now = clock()
+
+if redis.call('EXISTS', prefix .. 'server') == 0 then
+  redis.call('HSET', prefix .. 'server', 'replid', identity(),
+    'settle_until', int(now + tonumber(ARGV[7])), 'seen', int(now))
+end
+
+redis.call('SADD', prefix .. 'tasks', id)
+if redis.call('EXISTS', key('task', id)) == 1 then
+  redis.call('HSET', key('task', id), 'error', '')
+  return 0
+end
+redis.call('HSET', key('task', id),
+  'op', ARGV[2], 'group', ARGV[3], 'kind', ARGV[4], 'cost', ARGV[5], 'generation', ARGV[6],
+  'worker', '', 'token', '', 'released', '', 'deadline', '0', 'ttl', '0',
+  'claims', '0', 'number', '0', 'format', '0', 'committed', '',
+  'hand', '', 'hand_last', '', 'hand_count', '0', 'alone_until', '0',
+  'wanted_by', '', 'wanted_until', '0', 'error', '')
+return 1

@@ -1,0 +1,9 @@
+-- release: give a lease back. Who leaves politely was not killed by its task (28).
+-- ARGV: id, token. Reply: 1 released, 0 not the caller's.
+local task, token = key('task', ARGV[1]), ARGV[2]
+if redis.call('HGET', task, 'token') ~= token then
+  return 0
+end
+redis.call('HSET', task, 'worker', '', 'token', '', 'released', token, 'deadline', int(clock()),
+  'claims', '0', 'hand', '', 'hand_last', '', 'hand_count', '0')
+return 1

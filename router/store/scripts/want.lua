@@ -1,0 +1,58 @@
+-- want: reserve one task of the most loaded worker, if that one stays at least as loaded as the
+-- caller (29). Loads are exact in this partition; those elsewhere are as last renewed.
+-- ARGV: worker, ttl, free capacity, elsewhere, kind... Reply: id, or '' when all is fair.
+local worker, ttl, capacity = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local kinds = {}
+for i = 5, #ARGV do
+  kinds[ARGV[i]] = true
+end
+
+local now = clock()
+if settling(now, ttl) > 0 then
+  return ''
+end
+
+local load = {}
+local records = redis.call('HGETALL', prefix .. 'workers')
+for i = 1, #records, 2 do
+  local deadline, span, elsewhere = string.match(records[i + 1], '^(%d+)|(%d+)|(%d+)|')
+  if pending(deadline, now, tonumber(span)) then
+    load[records[i]] = tonumber(elsewhere)
+  end
+end
+load[worker] = tonumber(ARGV[4])
+
+local movable, asked = {}, {}
+for _, id in ipairs(sorted_tasks()) do
+  local f = redis.call('HMGET', key('task', id), 'kind', 'cost', 'token', 'deadline', 'worker',
+    'claims', 'wanted_by', 'wanted_until')
+  if f[1] and f[3] ~= '' and tonumber(f[4]) > now then
+    local cost, owner, heir = tonumber(f[2]), f[5], f[5]
+    if f[7] ~= '' and pending(f[8], now, ttl) then
+      heir = f[7]
+      asked[owner] = true
+    elseif owner ~= worker and kinds[f[1]] and cost <= capacity and tonumber(f[6]) <= 2 then
+      movable[#movable + 1] = {id, owner, cost}
+    end
+    if heir == worker and heir ~= owner then
+      return ''
+    end
+    if load[heir] then
+      load[heir] = load[heir] + cost
+    end
+  end
+end
+
+local best
+for _, move in ipairs(movable) do
+  local giver, cost = load[move[2]], move[3]
+  if giver and not asked[move[2]] and giver - cost >= load[worker] + cost
+    and (not best or giver > best.load or (giver == best.load and cost > best.cost)) then
+    best = {id = move[1], load = giver, cost = cost}
+  end
+end
+if not best then
+  return ''
+end
+redis.call('HSET', key('task', best.id), 'wanted_by', worker, 'wanted_until', int(now + ttl))
+return best.id
