@@ -53,7 +53,7 @@ $(VENV)/.check: extras := embedded,dev,torch,brian2,monitor,loadtest
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.check: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing spikerouter[$(extras)] into $(VENV) ..."
-	@$(PIP_INSTALL) --no-build-isolation --editable '.[$(extras)]'
+	@PYTHONWARNINGS=ignore $(PIP_INSTALL) --no-build-isolation --editable '.[$(extras)]'
 	@touch $@
 
 $(VENV)/.python: constraints.txt
