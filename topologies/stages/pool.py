@@ -101,7 +101,7 @@ class MaxPool(_Pool):
     ) -> tuple[Array, tuple[Array, ...]]:
         """(B, T, C, H, W) -> (B, T, C, Ho, Wo) in the input's dtype."""
         (x,) = inputs
-        lowest = np.finfo(x.dtype).min if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        limits = np.finfo(x.dtype) if x.dtype.kind == "f" else np.iinfo(x.dtype)
         pooled: Array = windows(x, self.kernel, self.stride, self.padding, lowest).max(
             axis=(-2, -1)
         )
