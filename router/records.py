@@ -3,20 +3,32 @@
 The key is the stream's name in UTF-8; a record without a key is a whole request. A value is either
 *native*, a msgpack map, or *JSON*, text that begins with ``{``, so that any Kafka client can write
 it. `docs/wire-format.md` lists the fields.
+
+A record is judged here only as far as it can be without knowing the input: shapes, ranges,
+addresses and the order of steps are ingest's to judge.
 """
 
+import json
+import math
+import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn, cast
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from router.wire import StreamId
+from router.topics import NAME
+from router.wire import ERROR_BYTES, NAME_BYTES, StreamId, clip_text
 from topologies.errors import SpikeRouterError
 
 __all__ = [
     "DTYPES",
+    "MAX_AXES",
+    "MAX_NETWORKS",
     "SPIKES",
+    "VERSION",
     "Data",
     "Era",
     "Kill",
@@ -28,8 +40,18 @@ __all__ = [
     "record_key",
 ]
 
+VERSION: Final = 1
 DTYPES: Final = ("uint8", "int8", "uint16", "int16", "int32", "float32")
 SPIKES: Final = "spikes"
+MAX_NETWORKS: Final = 256  # networks that one record can name
+MAX_AXES: Final = 8  # of a shape
+
+_U64 = 2**64 - 1
+_U32 = 2**32 - 1
+_I32 = 2**31
+_NATIVE = {"payload", "dtype", "shape", "steps", "start"}  # fields that JSON has no use for
+# An event in a native record.
+_EVENT = np.dtype([("step", "<u8"), ("address", "<u4"), ("value", "<i4")])
 
 
 class RecordError(SpikeRouterError, ValueError):
@@ -44,7 +66,7 @@ class Data:
 
     `payload` is either dense values (`dtype` of DTYPES, C order, little-endian, of `shape`), or
     spikes (`dtype` SPIKES) packed by `router.payload` over `steps` steps, the first of which is
-    `start` (None: where the stream stands).
+    `start` (None: where the stream stands). A JSON record's `data` becomes float32 values.
     """
 
     name: str
@@ -53,27 +75,31 @@ class Data:
     seed: int = 0
     """u64; counts in the stream's first record."""
     request: bool = False
-    """The record is a whole stream: it opens and ends it."""
+    """The record is a whole stream: it opens and ends it. Its `name` is the request's id."""
     payload: bytes | None = None
     dtype: str | None = None
     shape: tuple[int, ...] | None = None
     """Dense values: the shape as sent; its product is the number of values."""
     steps: int | None = None
-    """Spikes: the number of steps that the payload covers."""
+    """Spikes: the number of steps that the payload covers, u32."""
     start: int | None = None
-    """Spikes: the step at which the payload begins."""
+    """Spikes: the step at which the payload begins, u64."""
     events: tuple[tuple[int, int, int], ...] | None = None
-    """(step, address, value), as sent: neither sorted nor checked against the input."""
+    """(step u64, address u32, value i32), as sent: neither sorted nor checked against the input."""
     until: int | None = None
-    """A time mark: everything before this step has been said."""
+    """A time mark, u64: everything before this step has been said."""
     end: bool = False
     """The stream ends here."""
     seq: int | None = None
     """The producer's own count of its records of this stream, u64."""
 
-    def values(self) -> NDArray[np.generic]:
-        """The dense values, of `shape` and `dtype`, read-only; raises RecordError if none."""
-        raise NotImplementedError
+    def values(self) -> NDArray[Any]:
+        """The dense values, of `shape` and `dtype`, read-only; raises RecordError without any."""
+        if self.payload is None or self.dtype not in DTYPES or self.shape is None:
+            raise RecordError("The record carries no dense values.")
+        dtype = np.dtype(self.dtype)
+        values = np.frombuffer(self.payload, dtype.newbyteorder("<")).reshape(self.shape)
+        return values.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +120,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """The stream is to end with an error (PROTOCOL rule 17)."""
+    """The stream is to end with an error (PROTOCOL rule 17). A long error is cut on encoding."""
 
     stream: StreamId
     name: str
@@ -104,16 +130,370 @@ class Kill:
 Record = Data | Era | Route | Kill
 
 
+# Reading
+
+
 def parse_record(key: bytes | None, value: bytes | None, partition: int, offset: int) -> Record:
-    """What a record says; raises RecordError with the reason when it says nothing legal."""
-    raise NotImplementedError
+    """What a record says; raises RecordError with the reason when it says nothing legal.
+
+    A request without an id is named ``<partition>-<offset>``, so `partition` and `offset` must be
+    those of the record itself, also in a replay.
+    """
+    if not value:
+        raise RecordError("The record has no value; a stream is ended by a record with `end`.")
+    content = _from_json(value) if value[:1] == b"{" else _from_msgpack(value)
+    version, kind = content.pop("v", None), content.pop("k", None)
+    if type(version) is not int or version != VERSION:
+        raise RecordError(f"The record has version {_shown(version)}; legal is {VERSION}.")
+    if not isinstance(kind, str) or kind not in _FIELDS:
+        raise RecordError(f"The record has kind {_shown(kind)}; legal are {', '.join(_FIELDS)}.")
+    unknown = sorted(set(content) - set(_FIELDS[kind]))
+    if unknown:
+        legal = [name for name in _FIELDS[kind] if value[:1] != b"{" or name not in _NATIVE]
+        if len(legal) < len(_FIELDS[kind]):
+            legal.append("data")
+        raise RecordError(
+            f"The record has a field {_shown(unknown[0])}; legal are {', '.join(legal)}."
+        )
+    checked = {name: _FIELDS[kind][name](value, name) for name, value in content.items()}
+    return _PARSERS[kind](checked, key, f"{partition}-{offset}")
+
+
+def _from_json(value: bytes) -> dict[str, Any]:
+    """JSON with the defaults that spare its writers the version and the kind."""
+    try:
+        content = json.loads(value, object_pairs_hook=_without_twins, parse_constant=_no_constant)
+    except RecordError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"The record begins like JSON and is not: {error}.") from error
+    content = {"v": VERSION, "k": "data", **content}
+    if content["k"] == "data":
+        if _NATIVE & set(content):
+            raise RecordError("A JSON record has its values in `data` or `events`, as lists.")
+        if "data" in content:
+            content.update(_dense(content.pop("data")))
+        if "events" in content:
+            content["events"] = _event_bytes(content["events"])
+    return content
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise RecordError("The record has a field twice.")
+    return content
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise RecordError(f"The record has {text}, which is not JSON and not a legal value.")
+
+
+def _dense(data: object) -> dict[str, Any]:
+    """The fields for a number or nested lists of numbers, as float32."""
+    cells = np.asarray(data, dtype=object)  # as any other dtype, numbers beside a text become texts
+    numbers = cells.reshape(-1).tolist()
+    if cells.ndim > MAX_AXES or not numbers or not set(map(type, numbers)) <= {int, float}:
+        raise RecordError(
+            f"The field `data` is {_shown(data)}; legal are lists of numbers, of equal lengths and "
+            f"nested up to {MAX_AXES} deep."
+        )
+    try:
+        with np.errstate(over="ignore"):
+            values = np.array(numbers, np.float64).astype(np.float32)
+    except OverflowError:
+        values = np.array([np.inf], np.float32)
+    if not np.isfinite(values).all():
+        raise RecordError("The field `data` has a number beyond float32.")
+    if np.abs(values).max() >= 2**24 and any(
+        type(number) is int and number != value
+        for number, value in zip(numbers, values.tolist(), strict=True)
+    ):
+        raise RecordError("The field `data` has an integer that float32 does not hold.")
+    return {
+        "payload": values.astype("<f4").tobytes(),
+        "dtype": "float32",
+        "shape": list(cells.shape),
+    }
+
+
+def _event_bytes(events: object) -> bytes:
+    """JSON's events, [step, address] or [step, address, value], as a native record has them."""
+    if not isinstance(events, list):
+        raise RecordError("The field `events` is not a list of [step, address, value].")
+    rows = [_event_row(event) for event in events]
+    return np.array(rows, _EVENT).tobytes()
+
+
+def _event_row(event: object) -> tuple[int, int, int]:
+    """One event; the value is 1 unless given."""
+    if isinstance(event, list) and 2 <= len(event) <= 3 and all(type(x) is int for x in event):
+        step, address, value = (*event, 1)[:3]
+        if 0 <= step <= _U64 and 0 <= address <= _U32 and -_I32 <= value < _I32:
+            return step, address, value
+    raise RecordError(
+        f"The event {_shown(event)} is not [step, address] or [step, address, value] of integers "
+        "(u64, u32, i32)."
+    )
+
+
+def _from_msgpack(value: bytes) -> dict[str, Any]:
+    """A native record. msgpack makes room for an array as soon as it has read how long it claims to
+    be, up to 1,024 levels deep, so the longest array is short, and events stand in one bin."""
+    try:
+        content = msgpack.unpackb(
+            value,
+            max_array_len=MAX_NETWORKS,
+            max_map_len=32,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise RecordError(f"The record is neither JSON nor msgpack: {error}.") from error
+    if not isinstance(content, dict) or not all(type(name) is str for name in content):
+        raise RecordError("The record is not a msgpack map with names of fields.")
+    return cast(dict[str, Any], content)
+
+
+# Each checker takes a field's value and name, and gives the value to keep or raises RecordError.
+
+
+def _shown(value: object) -> str:
+    """A value in a sentence, cut short; a plain `repr` would fail on what is nested deeply."""
+    text = reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _integer(most: int) -> Callable[[object, str], int]:
+    def check(value: object, name: str) -> int:
+        if type(value) is not int or not 0 <= value <= most:
+            raise RecordError(f"The field `{name}` is {_shown(value)}; legal is 0 to {most}.")
+        return value
+
+    return check
+
+
+def _flag(value: object, name: str) -> bool:
+    if type(value) is not bool:
+        raise RecordError(f"The field `{name}` is {_shown(value)}; legal are true and false.")
+    return value
+
+
+def _text(least: int, most: int) -> Callable[[object, str], str]:
+    def check(value: object, name: str) -> str:
+        if type(value) is not str or not least <= _utf8_length(value) <= most:
+            raise RecordError(
+                f"The field `{name}` is {_shown(value)}; legal is text of {least} to {most} bytes "
+                "in UTF-8."
+            )
+        return value
+
+    return check
+
+
+def _utf8_length(text: str) -> int:
+    """Bytes in UTF-8; -1 for text that JSON can write and UTF-8 cannot (lone surrogates)."""
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return -1
+
+
+def _bin(value: object, name: str) -> bytes:
+    if type(value) is not bytes:
+        raise RecordError(f"The field `{name}` is {_shown(value)}; legal are bytes.")
+    return value
+
+
+def _networks(value: object, name: str) -> tuple[str, ...]:
+    if isinstance(value, list) and len(value) <= MAX_NETWORKS:
+        legal = all(type(item) is str and NAME.fullmatch(item) for item in value)
+        if legal and len(set(value)) == len(value):
+            return tuple(value)
+    raise RecordError(
+        f"The field `{name}` is {_shown(value)}; legal is a list of up to {MAX_NETWORKS} different "
+        "names of networks."
+    )
+
+
+def _shape(value: object, name: str) -> tuple[int, ...]:
+    if isinstance(value, list) and len(value) <= MAX_AXES and all(map(_is_size, value)):
+        return tuple(value)
+    raise RecordError(
+        f"The field `{name}` is {_shown(value)}; legal is a list of up to {MAX_AXES} sizes from 1."
+    )
+
+
+def _is_size(item: object) -> bool:
+    return type(item) is int and 0 < item <= _U32
+
+
+def _dtype(value: object, name: str) -> str:
+    if type(value) is not str or value not in (*DTYPES, SPIKES):
+        raise RecordError(
+            f"The field `{name}` is {_shown(value)}; legal are {', '.join((*DTYPES, SPIKES))}."
+        )
+    return value
+
+
+def _events(value: object, name: str) -> tuple[tuple[int, int, int], ...]:
+    blob = _bin(value, name)
+    if len(blob) % _EVENT.itemsize:
+        raise RecordError(f"The field `{name}` is no multiple of {_EVENT.itemsize} bytes.")
+    return tuple(np.frombuffer(blob, _EVENT).tolist())
+
+
+def _stream(value: object, name: str) -> StreamId:
+    if isinstance(value, list) and len(value) == 2:
+        return StreamId(*(_integer(_U64)(item, name) for item in value))
+    raise RecordError(f"The field `{name}` is {_shown(value)}; legal is [era, number].")
+
+
+_FIELDS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
+    "data": {
+        "id": _text(1, NAME_BYTES),
+        "networks": _networks,
+        "seed": _integer(_U64),
+        "payload": _bin,
+        "dtype": _dtype,
+        "shape": _shape,
+        "steps": _integer(_U32),
+        "start": _integer(_U64),
+        "events": _events,
+        "until": _integer(_U64),
+        "end": _flag,
+        "seq": _integer(_U64),
+    },
+    "era": {"era": _integer(_U64), "predecessor": _integer(_U64), "networks": _networks},
+    "route": {"networks": _networks},
+    "kill": {"stream": _stream, "name": _text(0, NAME_BYTES), "error": _text(0, ERROR_BYTES)},
+}
+
+
+# What the checked fields of each kind make.
+
+
+def _data(content: dict[str, Any], key: bytes | None, unnamed: str) -> Data:
+    request = key is None
+    if key is not None and "id" in content:
+        raise RecordError("The record has a key, which names its stream, and an `id` as well.")
+    name = content.pop("id", unnamed) if key is None else _name_of(key)
+    if "payload" in content:
+        content.update(_payload_fields(content))
+    elif "dtype" in content or "shape" in content or "steps" in content or "start" in content:
+        raise RecordError("The record tells how its `payload` is made, but has none.")
+    if "payload" in content and "events" in content:
+        raise RecordError("The record has both values and `events`; legal is one of them.")
+    says = {"payload", "events", "until"} & set(content)
+    if not says and (request or not content.get("end")):
+        raise RecordError("The record says nothing: no values, `events`, `until` or `end`.")
+    return Data(name, request=request, **content)
+
+
+def _name_of(key: bytes) -> str:
+    try:
+        name = key.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError(
+            f"The record's key is not the UTF-8 name of a stream: {error}."
+        ) from error
+    return _text(1, NAME_BYTES)(name, "key")
+
+
+def _payload_fields(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields that describe a payload, checked against its bytes."""
+    payload, dtype = content["payload"], content.get("dtype")
+    if dtype is None:
+        raise RecordError("The record has a `payload`, but no `dtype`.")
+    if dtype == SPIKES:
+        if "steps" not in content or "shape" in content:
+            raise RecordError("A payload of spikes has `steps`, and no `shape`.")
+        return {}
+    if "steps" in content or "start" in content:
+        raise RecordError("A payload of dense values has no `steps` and no `start`.")
+    width = np.dtype(dtype).itemsize
+    shape = content.get("shape", (len(payload) // width,))
+    if not payload or math.prod(shape) * width != len(payload):
+        raise RecordError(
+            f"The payload has {len(payload)} bytes; {dtype} of shape {_shown(shape)} has "
+            f"{math.prod(shape) * width}."
+        )
+    return {"shape": shape}
+
+
+def _era(content: dict[str, Any], key: bytes | None, unnamed: str) -> Era:
+    return Era(**_complete(content, "era"))
+
+
+def _route(content: dict[str, Any], key: bytes | None, unnamed: str) -> Route:
+    return Route(**_complete(content, "route"))
+
+
+def _kill(content: dict[str, Any], key: bytes | None, unnamed: str) -> Kill:
+    return Kill(**_complete(content, "kill"))
+
+
+def _complete(content: dict[str, Any], kind: str) -> dict[str, Any]:
+    missing = [name for name in _FIELDS[kind] if name not in content]
+    if missing:
+        raise RecordError(f"The record of kind {kind} has no field `{missing[0]}`.")
+    return content
+
+
+_PARSERS: dict[str, Callable[[dict[str, Any], bytes | None, str], Record]] = {
+    "data": _data,
+    "era": _era,
+    "route": _route,
+    "kill": _kill,
+}
+
+
+# Writing
 
 
 def encode_record(record: Record) -> bytes:
-    """The native value of a record; its key is `record_key(record)`."""
-    raise NotImplementedError
+    """The native value of a record, to be sent with `record_key(record)`; raises RecordError.
+
+    Equal records give equal bytes: the fields stand in one order, and defaults are left out.
+    """
+    kind, content = _contents(record)
+    try:
+        key = record_key(record)
+        value = cast(bytes, msgpack.packb({"v": VERSION, "k": kind, **content}))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RecordError(f"The record has a field of a wrong type: {error}.") from error
+    parse_record(key, value, 0, 0)
+    return value
 
 
 def record_key(record: Record) -> bytes | None:
-    """The key to send a record with: the stream's name, None for a whole request."""
-    raise NotImplementedError
+    """The key to send a record with: its stream's name; None for requests, eras and routes."""
+    if isinstance(record, Kill) or (isinstance(record, Data) and not record.request):
+        return record.name.encode("utf-8")
+    return None
+
+
+def _contents(record: Record) -> tuple[str, dict[str, object]]:
+    """The kind and the fields to write."""
+    match record:
+        case Data():
+            return "data", _data_contents(record)
+        case Era(era, predecessor, networks):
+            return "era", {"era": era, "predecessor": predecessor, "networks": networks}
+        case Route(networks):
+            return "route", {"networks": networks}
+        case Kill(stream, name, error):
+            return "kill", {"stream": tuple(stream), "name": name, "error": clip_text(error)}
+
+
+def _data_contents(record: Data) -> dict[str, object]:
+    content: dict[str, object] = {"id": record.name} if record.request else {}
+    for name in _FIELDS["data"]:
+        value = getattr(record, name, None)
+        if name == "events" and record.events is not None:
+            content[name] = _event_bytes([list(event) for event in record.events])
+        elif value is not None and value != _DEFAULTS.get(name):
+            content[name] = value
+    return content
+
+
+_DEFAULTS = {"seed": 0, "end": False}

@@ -52,7 +52,7 @@ MAX_BATCHES: Final = (
 )
 FRAME_BYTES: Final = 900_000  # where `encode_frames` splits; Kafka's default limit is 1,048,588
 NAME_BYTES: Final = 200  # UTF-8 bytes in a stream's name
-ERROR_BYTES: Final = 4096  # UTF-8 bytes in an error; `clip_text` cuts a longer one
+ERROR_BYTES: Final = 4096  # UTF-8 bytes in an error; a longer one is cut on encoding
 
 _U32 = 2**32 - 1
 _U64 = 2**64 - 1
@@ -73,19 +73,19 @@ class WireError(SpikeRouterError, ValueError):
     retryable: ClassVar[bool] = False
 
 
-class UnknownVersion(WireError):  # noqa: N818
+class UnknownVersion(WireError):
     """A frame of a version that this program does not read."""
 
 
-class Truncated(WireError):  # noqa: N818
+class Truncated(WireError):
     """A frame that ends before its contents do."""
 
 
-class Malformed(WireError):  # noqa: N818
+class Malformed(WireError):
     """A frame whose contents contradict the format; the text names the field."""
 
 
-class Oversized(WireError):  # noqa: N818
+class Oversized(WireError):
     """A batch or frame beyond a limit of the format."""
 
 
@@ -134,7 +134,7 @@ class Batch(NamedTuple):
     payload: bytes | memoryview = b""
     """SPIKES: see `router.payload`; otherwise empty."""
     error: str = ""
-    """ABORT and KILL: a sentence of at most ERROR_BYTES in UTF-8; otherwise empty."""
+    """ABORT and KILL: a sentence, cut to ERROR_BYTES in UTF-8 on encoding; otherwise empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +147,8 @@ class Frame:
 
 
 def clip_text(text: str, n_bytes: int = ERROR_BYTES) -> str:
-    """`text`, cut so that it is valid UTF-8 of at most `n_bytes` bytes."""
-    whole = text.encode("utf-8", "replace")
-    return (
-        text
-        if whole == text.encode("utf-8", "surrogatepass") and len(whole) <= n_bytes
-        else (whole[:n_bytes].decode("utf-8", "ignore"))
-    )
+    """`text`, changed only as far as it must be to be UTF-8 of at most `n_bytes` bytes."""
+    return text.encode("utf-8", "replace")[:n_bytes].decode("utf-8", "ignore")
 
 
 # Writing
@@ -231,6 +226,8 @@ def _fields(frame: Frame) -> list[Any]:
     routes, route_index = _table(networks)
     eras, era_index = _table(era)
     names, name_lengths = _texts(name, NAME_BYTES, "name")
+    if any(error):
+        error = tuple(map(clip_text, error))  # to fail to say what failed would be worse
     errors, error_lengths = _texts(error, ERROR_BYTES, "error")
     payload_lengths = list(map(len, payload))
     flags = [_FLAGS[pair] for pair in zip(kind, end, strict=True)]
