@@ -15,6 +15,7 @@ and 16), as the table keeps them:
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
@@ -134,7 +135,6 @@ class Stream:
     error: str = ""
     complete: bool = True
     n_bytes: int = _STREAM_COST
-    waiters: int = 0
     chunks: list[Chunk] = field(default_factory=list)
 
     def result(self) -> Result:
@@ -210,6 +210,7 @@ class ResultTable:
         self._every: dict[str, int | None] = {}
         self._streams: OrderedDict[tuple[str, int, str], Stream] = OrderedDict()
         self._stems: dict[tuple[str, str], dict[str, int]] = {}
+        self._pins: dict[tuple[str, str], int] = {}
         self._n_bytes = 0
 
     def __len__(self) -> int:
@@ -223,6 +224,18 @@ class ResultTable:
     def follow(self, network: str, every: int | None) -> None:
         """Take batches of this network, whose readout emits each `every` steps (None: at END)."""
         self._every[network] = every
+
+    @contextmanager
+    def pinned(self, network: str, name: str) -> Iterator[None]:
+        """Somebody waits for this stream: it is not forgotten meanwhile."""
+        key = (network, name)
+        self._pins[key] = self._pins.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            self._pins[key] -= 1
+            if not self._pins[key]:
+                del self._pins[key]
 
     def find(self, network: str, name: str, partition: int | None) -> Stream | None:
         """The stream, if anything is known of it; `partition` None: in the first that knows it."""
@@ -262,14 +275,10 @@ class ResultTable:
         key = (network, partition, batch.name)
         stream = self._streams.get(key)
         if stream is not None and batch.stream > stream.stream:  # 3
-            waiters = stream.waiters
             self._remove(key)
             stream = None
-        else:
-            waiters = 0
         if stream is None:
             stream = self._begin(key, batch, now)
-            stream.waiters = waiters
         elif batch.stream < stream.stream or stream.final or batch.window < stream.window:  # 1, 2
             self.tally.repeats += 1
             return None
@@ -356,7 +365,7 @@ class ResultTable:
             old = self._keep_s is not None and oldest.at < now - self._keep_s
             if not old and not self._is_over_full():
                 return
-            if oldest.waiters:
+            if (oldest.network, oldest.name) in self._pins:
                 self._streams.move_to_end(key)
                 oldest.at = now
             else:
