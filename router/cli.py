@@ -19,8 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from router.settings import Settings
-from router.status import StatusRows, status_rows
-from router.supervisor import Stack, StackOptions, worker_command
+from router.supervisor import Stack, StackOptions, read_status, worker_command
 from topologies.errors import SpikeRouterError
 
 __all__ = ["application", "main"]
@@ -148,7 +147,7 @@ def status(
     """Show workers, tasks, lag in windows and records, and the age of checkpoints."""
     changes: dict[str, object] = {"redis": redis, "partitions": partitions}
     settings = Settings.load(**{key: value for key, value in changes.items() if value is not None})
-    rows = asyncio.run(_read_status(settings))
+    rows = asyncio.run(read_status(settings))
     if as_json:
         print(json.dumps(rows.as_json()))
         return
@@ -158,13 +157,6 @@ def status(
         for row in table[1:]:
             shown.add_row(*map(escape, row))
         console.print(shown)
-
-
-async def _read_status(settings: Settings) -> StatusRows:
-    from router.store.redis import RedisStore
-
-    async with RedisStore.connect(settings.redis, timeout=settings.store_timeout_s) as store:
-        return status_rows(await store.status())
 
 
 async def _up(settings: Settings, options: StackOptions, *, as_json: bool) -> bool:

@@ -26,6 +26,8 @@ import httpx
 
 from router.embedded import EmbeddedBroker, EmbeddedError, EmbeddedStore, command_line
 from router.settings import Settings
+from router.status import StatusRows, status_rows
+from router.store.redis import RedisStore
 from topologies.errors import SpikeRouterError
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "StackOptions",
     "backoff_s",
     "gateway_command",
+    "read_status",
     "worker_command",
 ]
 
@@ -75,13 +78,14 @@ class StackOptions:
 
 @dataclass(slots=True)
 class Child:
-    """A supervised process. `n_starts` counts how often it was started."""
+    """A supervised process; `n_starts` and `n_deaths` count how often it was started and ended."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     process: asyncio.subprocess.Process | None = None
     n_starts: int = 0
+    n_deaths: int = 0
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)
     keeper: asyncio.Task[None] | None = None
 
@@ -116,6 +120,12 @@ def gateway_command(settings: Settings) -> tuple[str, ...]:
         *("--host", settings.gateway_host, "--port", str(settings.gateway_port)),
         *("--log-level", settings.log_level.lower(), "--no-access-log"),
     )
+
+
+async def read_status(settings: Settings) -> StatusRows:
+    """What the store knows of all partitions. Raises `StoreUnavailable`."""
+    async with RedisStore.connect(settings.redis, timeout=settings.store_timeout_s) as store:
+        return status_rows([await store.status(p) for p in range(settings.partitions)])
 
 
 def worker_command(name: str) -> tuple[str, ...]:
@@ -192,7 +202,7 @@ class Stack:
             for number in range(1, self.options.n_workers + 1):
                 self.start_worker(f"worker-{number}")
             if self.gateway is not None:
-                await self._until(self._gateway_is_live, self.gateway)
+                await _until(self._gateway_is_live)
 
     async def stop(self, timeout: float = _STOP_TIMEOUT_S) -> None:
         """Stop everything: workers hand over and end, then the gateway, the store, the broker."""
@@ -211,11 +221,15 @@ class Stack:
         await self._failed.wait()
 
     async def wait_ready(self, timeout: float = _START_TIMEOUT_S) -> None:
-        """Return when the gateway says that every task has an owner. Raises `StackError`."""
-        if self.gateway is None:
-            raise StackError("This stack has no gateway to ask whether it is ready.")
+        """Return when every task has an owner and the gateway says so too. Raises `StackError`."""
         async with _deadline(timeout, "become ready", self._last_words):
-            await self._until(self._gateway_is_ready, self.gateway)
+            await _until(self._is_ready)
+            if self.gateway is not None:
+                await _until(lambda: _answers(f"{self.http}/v2/health/ready"))
+
+    async def status(self) -> StatusRows:
+        """What the store knows of workers and tasks now."""
+        return await read_status(self.settings)
 
     def start_worker(self, name: str, **changes: object) -> Child:
         """Start one more worker under a new name, some of its settings changed."""
@@ -359,6 +373,7 @@ class Stack:
         # Whoever inherited the pipe may hold it open; the last lines are there at once.
         await asyncio.wait([reader], timeout=_POLL_S)
         reader.cancel()
+        child.n_deaths += 1
 
     async def _pass_on_lines(self, name: str, stream: asyncio.StreamReader) -> None:
         """Log what the child writes, line by line; a line that is too long is broken."""
@@ -372,20 +387,19 @@ class Stack:
         if rest:
             self.log(name, rest.decode(errors="replace").rstrip())
 
-    async def _until(self, condition: Callable[[], Awaitable[bool]], child: Child) -> None:
-        """Wait for a condition; raise `StackError` when the child dies instead."""
-        while not await condition():
-            if child.n_starts > 0 and not child.running:
-                raise StackError(f"The {child.name} {_how_it_ended(child)}.{self._last_words()}")
-            await asyncio.sleep(_POLL_S)
+    async def _is_ready(self) -> bool:
+        return (await self.status()).ready
 
     async def _gateway_is_live(self) -> bool:
+        gateway = self.gateway
+        if gateway is not None and gateway.n_deaths > 0:
+            raise StackError(f"The gateway died while it was starting.{self._last_words()}")
         return await _answers(f"{self.http}/v2/health/live")
 
-    async def _gateway_is_ready(self) -> bool:
-        return await _answers(f"{self.http}/v2/health/ready")
-
     def _last_words(self) -> str:
+        """What the children wrote last, unless it was passed on already."""
+        if self._log is not None:
+            return ""
         lines = list(self.lines)[-20:]
         return "".join(f"\n  {name} | {line}" for name, line in lines)
 
@@ -401,10 +415,16 @@ async def _deadline(
         raise StackError(f"The stack did not {what} within {timeout:g} s.{last_words()}") from error
 
 
+async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
+    while not await condition():
+        await asyncio.sleep(_POLL_S)
+
+
 async def _answers(url: str) -> bool:
     """Whether the gateway answers 200 there."""
     try:
-        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+        # No certificates are needed on plain HTTP; loading them takes longer than the answer.
+        async with httpx.AsyncClient(timeout=2.0, trust_env=False, verify=False) as client:
             return (await client.get(url)).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False

@@ -168,7 +168,7 @@ async def test_a_gateway_that_does_not_start_fails_the_stack_with_its_last_words
     broken = "import sys; sys.exit('no such application')"
     monkeypatch.setattr(supervisor, "gateway_command", lambda settings: _python(broken))
     options = StackOptions(n_workers=0, kafka="127.0.0.1:1", redis="redis://none")
-    with pytest.raises(StackError, match=r"gateway ended with code 1(.|\n)*no such application"):
+    with pytest.raises(StackError, match=r"gateway died(.|\n)*no such application"):
         await Stack(Settings.load(gateway_port=0), options).__aenter__()
 
 

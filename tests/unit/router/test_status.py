@@ -1,0 +1,65 @@
+from router.status import status_rows, task_detail
+from router.store.calls import StatusReply, TaskId, TaskStatus, WorkerInfo, WorkerStatus
+
+_OPERATOR = "0123456789abcdef" * 2
+
+
+def _task(partition: int, worker: str = "w", lease_ms: int = 500, error: str = "") -> TaskStatus:
+    return TaskStatus(
+        task=TaskId(_OPERATOR, 0, partition),
+        kind="synaptic",
+        cost=10,
+        worker=worker,
+        lease_ms=lease_ms,
+        claims=0,
+        number=3,
+        checkpoint_age_ms=1500,
+        hand="",
+        wanted_by="",
+        error=error,
+    )
+
+
+def _reply(partition: int, task: TaskStatus, alive: bool = True) -> StatusReply:
+    lags = {
+        task_detail(task.task, "lag_records"): 4,
+        task_detail(task.task, "lag_windows"): 2,
+    }
+    worker = WorkerStatus("w", alive, WorkerInfo(100, ("synaptic",), details=lags))
+    return StatusReply(partition, 1, 0, (worker,), (task,))
+
+
+def test_a_worker_of_two_partitions_is_one_row_with_both_loads() -> None:
+    rows = status_rows([_reply(0, _task(0)), _reply(1, _task(1))])
+    (worker,) = rows.workers
+    assert (worker.n_tasks, worker.load) == (2, 20)
+
+
+def test_lags_are_those_the_owner_told() -> None:
+    (task,) = status_rows([_reply(0, _task(0))]).tasks
+    assert (task.lag_records, task.lag_windows) == (4, 2)
+
+
+def test_a_task_whose_lease_is_over_has_no_owner_and_no_known_lag() -> None:
+    (task,) = status_rows([_reply(0, _task(0, lease_ms=0))]).tasks
+    assert (task.worker, task.lag_records, task.lag_windows) == ("", None, None)
+
+
+def test_it_is_ready_only_when_every_task_has_an_owner() -> None:
+    assert status_rows([_reply(0, _task(0))]).ready
+    assert not status_rows([_reply(0, _task(0)), _reply(1, _task(1, lease_ms=0))]).ready
+
+
+def test_a_task_with_an_error_or_no_task_at_all_is_not_ready() -> None:
+    assert not status_rows([_reply(0, _task(0, error="LogReplaced"))]).ready
+    assert not status_rows([]).ready
+
+
+def test_the_table_shows_the_age_in_seconds_and_a_short_operator() -> None:
+    rows = status_rows([_reply(0, _task(0))]).tables()["Tasks"]
+    assert rows[1] == ("0123456789ab/0/0@0", "synaptic", "w", "2", "4", "1.5 s", "")
+
+
+def test_a_silent_worker_is_shown_as_such() -> None:
+    rows = status_rows([_reply(0, _task(0), alive=False)]).tables()["Workers"]
+    assert rows[1][:2] == ("w", "silent")
