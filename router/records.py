@@ -120,10 +120,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """The stream is to end with an error (PROTOCOL rule 17). A long error is cut on encoding."""
+    """The stream is to end with an error, for the networks named (PROTOCOL rules 14 and 17).
+
+    A long error is cut on encoding.
+    """
 
     stream: StreamId
     name: str
+    networks: tuple[str, ...]
     error: str
 
 
@@ -365,7 +369,12 @@ _FIELDS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
     },
     "era": {"era": _integer(_U64), "predecessor": _integer(_U64), "networks": _networks},
     "route": {"networks": _networks},
-    "kill": {"stream": _stream, "name": _text(0, NAME_BYTES), "error": _text(0, ERROR_BYTES)},
+    "kill": {
+        "stream": _stream,
+        "name": _text(0, NAME_BYTES),
+        "networks": _networks,
+        "error": _text(0, ERROR_BYTES),
+    },
 }
 
 
@@ -481,8 +490,9 @@ def _contents(record: Record) -> tuple[str, dict[str, object]]:
             return "era", {"era": era, "predecessor": predecessor, "networks": networks}
         case Route(networks):
             return "route", {"networks": networks}
-        case Kill(stream, name, error):
-            return "kill", {"stream": tuple(stream), "name": name, "error": clip_text(error)}
+        case Kill(stream, name, networks, error):
+            content = {"stream": tuple(stream), "name": name, "networks": networks}
+            return "kill", {**content, "error": clip_text(error)}
 
 
 def _data_contents(record: Data) -> dict[str, object]:

@@ -1,0 +1,831 @@
+"""Ingest: numbers streams, cuts windows, and is the only place that limits flow (docs/protocol.md).
+
+Two kinds of state are kept strictly apart. What a stream *is* (its number, its windows, whether
+its name is taken) follows from the input topic alone, so that a replay decides the same (1, 4, 5).
+*When* a window is sent follows from results and may differ from run to run; it changes no bit (18).
+"""
+
+import hashlib
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from router.deadletter import DeadLetter
+from router.deadletter import encode as encode_letter
+from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
+from router.topics import DEAD_LETTER, spikes_topic
+from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
+from workers.intervals import IntervalSet
+from workers.ledger import Ledger
+from workers.names import Name, Names
+from workers.reading import Reading, Record
+from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
+from workers.spec import IngestSpec
+from workers.task import stream_field
+from workers.tenant import Limits, Outbox, Output
+
+__all__ = ["Cut", "Encode", "Fresh", "Ingest", "IngestWork", "Piece"]
+
+_MAX_WINDOWS_PER_RECORD = 4096
+"""One record may not make ingest cut for minutes, nor fill the queue of its partition."""
+_MAX_HELD = 64
+"""Records of one stream that may arrive ahead of their sequence number."""
+_BATCH_BYTES = 200
+"""Bytes of one batch in a frame beside its payload."""
+
+
+class Piece(NamedTuple):
+    """Input values of one record: a sample or a spike payload for steps `[start, stop)`."""
+
+    start: int
+    stop: int
+    dtype: str
+    shape: tuple[int, ...] | None
+    payload: bytes
+
+
+Event = tuple[int, int, int]
+"""(step, address, value)."""
+
+
+class Cut(NamedTuple):
+    """A window of a stream, cut from records and not yet sent."""
+
+    window: int
+    start: int
+    stop: int
+    end: bool
+    pieces: tuple[Piece, ...]
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True)
+class IngestWork:
+    """Windows to encode: of different streams, equally long. `seeds[i]` belongs to `cuts[i]`."""
+
+    n_steps: int
+    cuts: tuple[Cut, ...]
+    seeds: tuple[int, ...]
+    flows: tuple[Any, ...]
+
+
+class Encode(Protocol):
+    """The numbers behind an ingest. Both methods are pure; `run` is called on a thread."""
+
+    def check(self, data: Data) -> int:
+        """Steps that the record's payload covers (0 without one).
+
+        Raises ValueError with a sentence when it is not what the input declares.
+        """
+        ...
+
+    def run(self, work: IngestWork) -> list[bytes | Exception]: ...
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What a claim without a checkpoint starts from: the log as it is, and a random era."""
+
+    era: int
+    log_start: int
+    log_end: int
+
+
+class _Flow:
+    """One open stream. All but `sent`, `confirmed` and `final` follows from the input topic."""
+
+    __slots__ = (
+        "confirmed", "cuts", "done", "end", "events", "final", "held", "known", "n_cut", "name",
+        "networks", "next_seq", "number", "pieces", "routes", "seed", "sent", "since", "step",
+    )  # fmt: skip
+
+    def __init__(self, number: int, name: str, networks: frozenset[str], seed: int) -> None:
+        self.number = number
+        self.name = name
+        self.seed = seed
+        self.known = 0  # steps that have been said in full
+        self.step = 0  # steps that have been cut
+        self.n_cut = 0
+        self.end = False  # no more records
+        self.done = False  # the last window is cut
+        self.next_seq = 0
+        self.held: dict[int, Data] = {}
+        self.pieces: list[Piece] = []
+        self.events: list[Event] = []
+        self.cuts: deque[Cut] = deque()
+        self.sent: deque[tuple[int, int]] = deque()  # (window, bytes), not confirmed yet
+        self.confirmed: dict[str, int] = {}
+        self.final: frozenset[str] = frozenset()
+        self.since = 0.0
+        self.route(networks)
+
+    def route(self, networks: frozenset[str]) -> None:
+        self.networks = networks
+        self.routes = tuple(sorted(networks))
+
+    @property
+    def waiting(self) -> frozenset[str]:
+        return self.networks - self.final
+
+
+class Ingest:
+    """The ingest of one input on one partition (a `workers.tenant.Tenant`)."""
+
+    def __init__(
+        self,
+        spec: IngestSpec,
+        encode: Encode,
+        limits: Limits,
+        fresh: Fresh,
+        stored: Stored | None = None,
+    ) -> None:
+        self.spec = spec
+        self.counts: Counter[str] = Counter()
+        self.replaying = False
+        self._encode = encode
+        self._limits = limits
+        self._fresh = fresh
+        self._outbox = Outbox(spec.operator, 0, spec.partition)
+        self._spikes = spikes_topic(spec.operator)
+        self._results = {t: n for n, t in zip(sorted(spec.networks), spec.topics[1:], strict=True)}
+        self.reading = Reading(spec.topics)
+        self._now = 0.0
+        self._era = 0
+        self._predecessor = 0
+        self._seen = Era(0, 0, ())
+        self._seen_at = -1
+        self._phase: Literal["scan", "await", "serve"] = "scan"
+        self._routes: tuple[str, ...] = ()
+        self._names = Names(limits.remembered_names)
+        self._killed: dict[str, IntervalSet] = {}
+        self._flows: dict[int, _Flow] = {}
+        self._ready: dict[_Flow, None] = {}
+        self._flight = 0
+        self._queued = 0
+        self._ledger: Ledger[str] = Ledger()
+        self._seeks: dict[str, int] = {}
+        self._committed_bytes = 0
+        self._committed_reading: dict[str, int] = {}
+        if stored is not None:
+            self._restore(stored)
+        if self._era == 0 and fresh.log_end <= fresh.log_start:
+            self._ask_for_era(0)
+        elif self._era and self._phase == "scan":
+            self._phase = "serve"
+
+    # ---- the outside --------------------------------------------------------------------------
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return self.spec.topics
+
+    @property
+    def paused_topics(self) -> tuple[str, ...]:
+        """The input, while more is cut than may be sent: only ingest limits the flow (18)."""
+        return (self.spec.in_topic,) if self._queued > self._limits.flight_bytes else ()
+
+    @property
+    def n_streams(self) -> int:
+        return len(self._flows)
+
+    def start(self) -> dict[str, int]:
+        first = self.reading.start()
+        if self._era == 0:
+            first[self.spec.in_topic] = self._fresh.log_start
+        return first
+
+    def update(self, spec: IngestSpec) -> None:
+        new = set(spec.topics) - set(self.spec.topics)
+        self.spec = spec
+        self._results = {t: n for n, t in zip(sorted(spec.networks), spec.topics[1:], strict=True)}
+        self.reading.add(new)
+        self._seeks.update(dict.fromkeys(new, 0))
+
+    def take_outputs(self) -> list[Output]:
+        return self._outbox.take()
+
+    def take_seeks(self) -> dict[str, int]:
+        seeks, self._seeks = self._seeks, {}
+        return seeks
+
+    def receive(self, record: Record) -> bool:
+        if record.topic != self.spec.in_topic:
+            if self.reading.take(record):
+                self._confirm(record)
+            return True
+        if record.offset < self.reading.offset(record.topic):
+            self.reading.take(record)
+            return True
+        try:
+            said = parse_record(record.key, record.value, self.spec.partition, record.offset)
+        except RecordError as error:
+            self.reading.take(record)
+            if self._phase == "serve":
+                self._reject(record, "", str(error))
+            return True
+        if isinstance(said, Era | Route) and not self.spec.known_networks.issuperset(said.networks):
+            return False
+        self.reading.take(record)
+        self._read(said, record)
+        if self._phase == "scan" and record.offset + 1 >= self._fresh.log_end:
+            self._scanned()
+        return True
+
+    def _read(self, said: Data | Era | Route | Kill, record: Record) -> None:
+        if isinstance(said, Era):
+            self._read_era(said, record)
+        elif self._phase != "serve":
+            self._before_era(said, record)
+        elif isinstance(said, Route):
+            self._routes = said.networks
+        elif isinstance(said, Kill):
+            self._kill(said)
+        else:
+            self._data(said, record)
+
+    # ---- eras (1) -----------------------------------------------------------------------------
+
+    def _read_era(self, said: Era, record: Record) -> None:
+        """An ERA whose predecessor is not the current one is a zombie's."""
+        current = self._era or self._seen.era
+        if said.era == current:
+            return
+        first_of_truncated = current == 0 and self._fresh.log_start > 0
+        if said.predecessor != current and not first_of_truncated:
+            self.counts["zombie_eras_total"] += 1
+            return
+        self._seen, self._seen_at = said, record.offset
+        if self._phase != "scan":
+            self._adopt()
+
+    def _scanned(self) -> None:
+        """The log is known to its end. A whole one is replayed, a truncated one starts anew."""
+        if self._seen.era and self._fresh.log_start == 0:
+            self._adopt()
+        else:
+            self._ask_for_era(self._seen.era)
+
+    def _ask_for_era(self, predecessor: int) -> None:
+        self._phase = "await"
+        number = max(self._fresh.era, predecessor + 1)
+        era = Era(number, predecessor, tuple(sorted(self.spec.networks)))
+        self._outbox.record(self.spec.in_topic, None, encode_record(era))
+
+    def _adopt(self) -> None:
+        """Number from the current ERA on; from the very first one, from the log's beginning."""
+        for flow in list(self._flows.values()):
+            self._close(flow)
+        self._era, self._predecessor = self._seen.era, self._seen.predecessor
+        self._routes = self._seen.networks
+        for field in self._names.clear():
+            self._ledger.end(field)
+        self._killed = {}
+        self._phase = "serve"
+        is_first = self._predecessor == 0 and self._fresh.log_start == 0
+        begin = 0 if is_first else self._seen_at + 1
+        if begin < self.reading.offset(self.spec.in_topic):
+            self.reading.rewind(self.spec.in_topic, begin)
+            self._seeks[self.spec.in_topic] = begin
+        self._control(Kind.ERA, 0, "", self.spec.networks, "")
+
+    def _before_era(self, said: Data | Route | Kill, record: Record) -> None:
+        """Records before a later era belong to streams that nobody can number any more."""
+        if (self._era or self._fresh.log_start > 0) and isinstance(said, Data):
+            self._reject(record, said.name, "EraLost: the input was truncated, its state is gone")
+
+    def truncated(self, topic: str, log_start: int) -> None:
+        """A gap in the input ends every open stream, by a new era: numbers must stay dense (9)."""
+        if not self.reading.skip_to(topic, log_start):
+            return
+        self.counts["log_truncated_total"] += 1
+        if topic == self.spec.in_topic:
+            era = max(self._fresh.era, self._era) + 1
+            self._fresh = Fresh(era, log_start, max(log_start, self._fresh.log_end))
+            if self._phase == "serve":
+                self._ask_for_era(self._era)
+
+    # ---- records ------------------------------------------------------------------------------
+
+    def _reject(self, record: Record, name: str, reason: str) -> None:
+        self._letter(record.key, record.offset, reason, name, record.value)
+
+    def _letter(
+        self, key: bytes | None, offset: int, reason: str, name: str, value: bytes
+    ) -> None:
+        self.counts["dead_letters_total"] += 1
+        topic = self.spec.in_topic
+        letter = DeadLetter(topic, self.spec.partition, offset, key, reason, name, value)
+        self._outbox.record(DEAD_LETTER, key, encode_letter(letter))
+
+    def _data(self, data: Data, record: Record) -> None:
+        digest = hashlib.blake2b(record.value, digest_size=8).digest()
+        known = self._names.get(data.name)
+        try:
+            if known is None:
+                self._open(data, digest)
+            elif data.request:
+                self._repeat(data, digest, known)
+            elif not known.open:
+                raise RecordError(_taken(data.name))
+            else:
+                self._sequence(self._flow_of(data.name, known), data)
+        except ValueError as error:
+            self._reject(record, data.name, str(error))
+
+    def _flow_of(self, name: str, known: Name) -> _Flow:
+        flow = self._flows.get(known.number)
+        if flow is None:
+            raise RecordError(f"stream {name} ended with an error; open one under another name")
+        return flow
+
+    def _repeat(self, data: Data, digest: bytes, known: Name) -> None:
+        """A request repeated with an equal body is dropped quietly; its result stands."""
+        if known.digest != digest:
+            raise RecordError(_taken(data.name))
+        self.counts["duplicate_requests_total"] += 1
+
+    def _open(self, data: Data, digest: bytes) -> None:
+        """The last ROUTE before a stream's first record fixes its networks (5)."""
+        wanted = self._routes if data.networks is None else data.networks
+        networks = frozenset(wanted).intersection(self._routes)
+        if not networks or len(networks) < len(set(wanted)):
+            legal = ", ".join(self._routes) or "none yet: deploy a network first"
+            raise RecordError(
+                f"stream {data.name} asks for {list(wanted)}; deployed on input"
+                f" {self.spec.input.name}: {legal}"
+            )
+        if not data.request and self._predecessor and data.seq != 0:
+            raise RecordError(
+                f"InputLost: input was lost before this record, so stream {data.name} may have"
+                " begun earlier; open a new stream under another name with seq 0"
+            )
+        flow = _Flow(self._names.next_number, data.name, networks, data.seed)
+        flow.since = self._now
+        self._sequence(flow, data)
+        self._flows[flow.number] = flow
+        touched, gone = self._names.add(data.name, digest, is_open=not flow.end)
+        self._ledger.change(touched)
+        for field in gone:
+            self._ledger.end(field)
+        self._settle(flow)
+
+    def _sequence(self, flow: _Flow, data: Data) -> None:
+        """Apply a record in the order of the producer's own numbers, where it gives them."""
+        if data.seq is None:
+            self._apply_data(flow, data)
+            return
+        if data.seq < flow.next_seq or data.seq in flow.held:
+            self.counts["duplicate_records_total"] += 1
+            return
+        if data.seq > flow.next_seq:
+            if len(flow.held) >= _MAX_HELD:
+                raise RecordError(
+                    f"stream {data.name} waits for seq {flow.next_seq}; at most {_MAX_HELD} records"
+                    f" may run ahead of it, so seq {data.seq} is refused: send it again later"
+                )
+            flow.held[data.seq] = data
+            self._touch(flow)
+            return
+        self._apply_data(flow, data)
+        flow.next_seq += 1
+        while (held := flow.held.pop(flow.next_seq, None)) is not None:
+            flow.next_seq += 1
+            try:
+                self._apply_data(flow, held)
+            except ValueError as error:
+                self._letter(flow.name.encode(), -1, str(error), flow.name, encode_record(held))
+
+    def _apply_data(self, flow: _Flow, data: Data) -> None:
+        """Take a record's content in and cut what is known in full (4). All or nothing."""
+        if flow.end:
+            raise RecordError(f"stream {flow.name} has ended; open a new one under another name")
+        pieces, events, known, late = self._content(flow, data)
+        n_windows = (known - flow.step) // self.spec.input.longest_window
+        if n_windows > _MAX_WINDOWS_PER_RECORD:
+            raise RecordError(
+                f"the record would end {n_windows} windows of stream {flow.name} at once; at most"
+                f" {_MAX_WINDOWS_PER_RECORD} are legal: send time marks in smaller steps"
+            )
+        flow.pieces += pieces
+        for event in events:
+            insort(flow.events, event)
+        flow.known = known
+        flow.end = data.end or data.request
+        self._cut(flow)
+        if flow.end:
+            self._shut(flow.name)
+        self._settle(flow)
+        if late:
+            self.counts["late_events_total"] += late
+            reason = f"LateEvent: {late} events lie before step {flow.known}, which had been said"
+            self._letter(flow.name.encode(), -1, reason, flow.name, encode_record(data))
+
+    def _content(self, flow: _Flow, data: Data) -> tuple[list[Piece], list[Event], int, int]:
+        """Pieces, events, the step up to which all is said, and how many events came too late."""
+        n_steps = self._encode.check(data)
+        period = self.spec.input.n_steps
+        known, pieces, events, late = flow.known, [], [], 0
+        if data.payload is not None:
+            start = flow.known if data.start is None else data.start
+            if start < flow.known:
+                raise RecordError(
+                    f"the payload begins at step {start}, but stream {flow.name} has been told in"
+                    f" full up to step {flow.known}"
+                )
+            known = start + n_steps
+            pieces.append(Piece(start, known, data.dtype or "", data.shape, bytes(data.payload)))
+        for event in data.events or ():
+            if event[0] < flow.known:
+                late += 1
+            else:
+                events.append(event)
+                known = max(known, event[0])
+        if data.until is not None:
+            known = max(known if data.events is None else flow.known, data.until)
+        last = max((e[0] + 1 for e in (*flow.events[-1:], *events)), default=0)
+        if data.end or data.request:
+            known = max(known, last)
+        if data.request and data.payload is None and period is not None:
+            known = max(known, period)
+        return pieces, events, known, late
+
+    def _cut(self, flow: _Flow) -> None:
+        """Cut what is known into windows no longer than the input's longest (4)."""
+        longest = self.spec.input.longest_window
+        while flow.step < flow.known or (flow.end and not flow.done):
+            start, stop = flow.step, min(flow.step + longest, flow.known)
+            end = flow.end and stop == flow.known
+            pieces = tuple(p for p in flow.pieces if p.start < stop and p.stop > start)
+            events = tuple(e for e in flow.events if e[0] < stop)
+            if flow.waiting:
+                flow.cuts.append(Cut(flow.n_cut, start, stop, end, pieces, events))
+                self._queued += self._cost(stop - start)
+            flow.events = flow.events[len(events) :]
+            flow.pieces = [p for p in flow.pieces if p.stop > stop]
+            flow.step = stop
+            flow.n_cut += 1
+            flow.done = end
+
+    def _cost(self, n_steps: int) -> int:
+        return n_steps * self.spec.step_bytes + _BATCH_BYTES
+
+    # ---- results ------------------------------------------------------------------------------
+
+    def _confirm(self, record: Record) -> None:
+        """What results say of windows: they free the flow, and change nothing else (18)."""
+        try:
+            frame = decode_frame(record.value)
+        except WireError:
+            self.counts["poison_frames_total"] += 1
+            return
+        network = self._results[record.topic]
+        for batch in frame.batches:
+            flow = self._flows.get(batch.stream.number)
+            if flow is None or batch.stream.era != self._era:
+                continue
+            if batch.end or batch.kind is Kind.ABORT:
+                flow.final |= {network}
+                flow.confirmed.pop(network, None)
+            elif batch.window >= flow.confirmed.get(network, 0):
+                flow.confirmed[network] = batch.window + 1
+            else:
+                continue
+            self._progress(flow)
+
+    def _progress(self, flow: _Flow) -> None:
+        waiting = flow.waiting
+        if not waiting:
+            for cut in flow.cuts:
+                self._queued -= self._cost(cut.stop - cut.start)
+            flow.cuts.clear()
+        level = min((flow.confirmed.get(n, 0) for n in waiting), default=flow.n_cut)
+        while flow.sent and flow.sent[0][0] < level:
+            self._flight -= flow.sent.popleft()[1]
+        flow.since = self._now
+        self._settle(flow)
+
+    def _settle(self, flow: _Flow) -> None:
+        """File the flow where it belongs now: sending, waiting, or closed."""
+        if flow.end and not flow.waiting:
+            self._close(flow)
+            return
+        self._touch(flow)
+        if flow.cuts and len(flow.sent) < self._limits.stream_windows:
+            self._ready[flow] = None
+        else:
+            self._ready.pop(flow, None)
+
+    def _touch(self, flow: _Flow) -> None:
+        self._ledger.change(self._field(flow.number))
+
+    def _field(self, number: int) -> str:
+        return stream_field(self.spec.input.node, StreamId(self._era, number))
+
+    def _close(self, flow: _Flow) -> None:
+        for cut in flow.cuts:
+            self._queued -= self._cost(cut.stop - cut.start)
+        self._flight -= sum(cost for _, cost in flow.sent)
+        flow.cuts.clear()
+        flow.sent.clear()
+        self._flows.pop(flow.number, None)
+        self._ready.pop(flow, None)
+        self._ledger.end(self._field(flow.number))
+
+    # ---- ending streams -----------------------------------------------------------------------
+
+    def _kill(self, said: Kill) -> None:
+        """End the stream for the networks named, and pass it on once (17)."""
+        number = said.stream.number
+        if said.stream.era != self._era or number >= self._names.next_number:
+            return
+        new = frozenset(
+            n for n in self.spec.networks.intersection(said.networks)
+            if n not in self._killed or number not in self._killed[n]
+        )  # fmt: skip
+        if not new:
+            return
+        for network in new:
+            self._killed.setdefault(network, IntervalSet()).add(number)
+        self._control(Kind.KILL, number, said.name, new, said.error)
+        flow = self._flows.get(number)
+        if flow is None:
+            self._shut(said.name)
+            return
+        flow.route(flow.networks - new)
+        if flow.networks:
+            self._progress(flow)
+            return
+        self._shut(flow.name)
+        self._close(flow)
+
+    def _shut(self, name: str) -> None:
+        """No more records may follow under this name."""
+        touched = self._names.close(name)
+        if touched is not None:
+            self._ledger.change(touched)
+
+    def _control(
+        self, kind: Kind, number: int, name: str, networks: Iterable[str], error: str
+    ) -> None:
+        batch = Batch(
+            node=self.spec.input.node, stream=StreamId(self._era, number), name=name,
+            networks=tuple(sorted(networks)), seed=0, window=0, start=0, stop=0, kind=kind,
+            end=False, payload=b"", error=clip_text(error),
+        )  # fmt: skip
+        self._outbox.batch(self._spikes, batch)
+
+    def tick(self, now: float) -> None:
+        """`now` in seconds, of any clock that never runs backwards. Kill what is late (17)."""
+        if not self._now:
+            for flow in self._flows.values():
+                flow.since = now
+        self._now = now
+        for flow in self._flows.values():
+            if not flow.sent:
+                flow.since = now
+            elif now - flow.since > self._limits.deadline_s:
+                flow.since = now
+                self._kill_late(flow)
+
+    def _kill_late(self, flow: _Flow) -> None:
+        first = flow.sent[0][0]
+        waiting = flow.waiting
+        late = tuple(n for n in flow.routes if n in waiting and flow.confirmed.get(n, 0) <= first)
+        self.counts["deadlines_missed_total"] += 1
+        error = (
+            f"DeadlineMissed: window {first} of stream {flow.name} on input {self.spec.input.name}"
+            f" was not confirmed by {', '.join(late)} within {self._limits.deadline_s:g} s"
+        )
+        kill = Kill(StreamId(self._era, flow.number), flow.name, late, clip_text(error))
+        self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
+
+    # ---- sending ------------------------------------------------------------------------------
+
+    def work(self) -> IngestWork | None:
+        if not self._ready or self._is_full():
+            return None
+        cuts: list[Cut] = []
+        flows: list[_Flow] = []
+        room = self._limits.flight_bytes - self._flight
+        n_steps = -1
+        for flow in self._ready:
+            cut = flow.cuts[0]
+            if n_steps < 0:
+                n_steps = cut.stop - cut.start
+            cost = self._cost(n_steps)
+            if cut.stop - cut.start != n_steps:
+                continue
+            if cost > room and (flows or self._flight > 0):
+                break
+            room -= cost
+            cuts.append(cut)
+            flows.append(flow)
+            if len(flows) == self._limits.max_batch:
+                break
+        if not flows:
+            return None
+        return IngestWork(n_steps, tuple(cuts), tuple(f.seed for f in flows), tuple(flows))
+
+    def _is_full(self) -> bool:
+        return self.reading.n_bytes - self._committed_bytes > self._limits.uncommitted_bytes
+
+    def compute(self, work: IngestWork) -> list[bytes | Exception]:
+        return self._encode.run(work)
+
+    def apply(self, work: IngestWork, result: list[bytes | Exception]) -> None:
+        for cut, flow, payload in zip(work.cuts, work.flows, result, strict=True):
+            if not self._is_next(flow, cut):
+                continue  # ended while it was encoded
+            flow.cuts.popleft()
+            cost = self._cost(cut.stop - cut.start)
+            self._queued -= cost
+            if isinstance(payload, Exception):
+                self._poison(flow, cut, payload)
+                continue
+            self._flight += cost
+            if not flow.sent:
+                flow.since = self._now
+            flow.sent.append((cut.window, cost))
+            self.counts["windows_applied_total"] += 1
+            if self.replaying:
+                self.counts["windows_replayed_total"] += 1
+            self._send(flow, cut, payload)
+            self._settle(flow)
+
+    def _is_next(self, flow: _Flow, cut: Cut) -> bool:
+        return self._flows.get(flow.number) is flow and bool(flow.cuts) and flow.cuts[0] is cut
+
+    def _send(self, flow: _Flow, cut: Cut, payload: bytes) -> None:
+        batch = Batch(
+            node=self.spec.input.node, stream=StreamId(self._era, flow.number), name=flow.name,
+            networks=flow.routes, seed=flow.seed, window=cut.window, start=cut.start, stop=cut.stop,
+            kind=Kind.SPIKES, end=cut.end, payload=payload, error="",
+        )  # fmt: skip
+        self._outbox.batch(self._spikes, batch)
+
+    def _poison(self, flow: _Flow, cut: Cut, error: Exception) -> None:
+        where = f"stream {flow.name}, window {cut.window}"
+        why = f"EncoderFailed: {where}: {type(error).__name__}: {error}"
+        kill = Kill(StreamId(self._era, flow.number), flow.name, flow.routes, clip_text(why))
+        self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
+        for cut in flow.cuts:
+            self._queued -= self._cost(cut.stop - cut.start)
+        flow.cuts.clear()
+        self._ready.pop(flow, None)
+
+    # ---- checkpoint ---------------------------------------------------------------------------
+
+    def snapshot(self, full: bool) -> Snapshot | None:
+        """One instant (20). None while no era is current, and when nothing happened since."""
+        if self._phase != "serve":
+            return None
+        self._outbox.flush()
+        offsets = {t: self.reading.offset(t) for t in self.spec.topics}
+        if not (full or self._ledger or offsets != self._committed_reading):
+            return None
+        alive = (*self._names.fields(), *map(self._field, self._flows)) if full else None
+        taken = self._ledger.take(alive)
+        return Snapshot(
+            full=full,
+            head=self._head(),
+            positions=offsets,
+            changed=tuple(map(self._freeze, taken.changed)),
+            deleted=taken.deleted,
+            keep=(),
+            n_outputs=self._outbox.n_outputs,
+            n_bytes_read=self.reading.n_bytes,
+            token=taken,
+        )
+
+    def committed(self, snapshot: Snapshot) -> None:
+        self._ledger.committed(snapshot.token, self._is_alive)
+        self._committed_bytes = snapshot.n_bytes_read
+        self._committed_reading = dict(snapshot.positions)
+
+    def refused(self, snapshot: Snapshot) -> None:
+        self._ledger.refused(snapshot.token, self._is_alive)
+
+    def _is_alive(self, field: str) -> bool:
+        if self._names.owns(field):
+            return self._names.has(field)
+        _, era, number = field.rsplit("/", 2)
+        return int(era) == self._era and int(number) in self._flows
+
+    def _head(self) -> bytes:
+        return seal({
+            "positions": {t: list(p) for t, p in self.reading.positions().items()},
+            "era": [self._era, self._predecessor],
+            "routes": list(self._routes),
+            "next": self._names.next_number,
+            "killed": {n: k.intervals() for n, k in self._killed.items()},
+        })  # fmt: skip
+
+    def _freeze(self, field: str) -> tuple[str, int, bytes]:
+        if self._names.owns(field):
+            return field, 0, seal(self._names.freeze(field))
+        flow = self._flows[int(field.rsplit("/", 1)[1])]
+        held = [encode_record(d) for _, d in sorted(flow.held.items())]
+        blob = seal([
+            flow.name, flow.seed, flow.routes, flow.known, flow.step, flow.n_cut, flow.end,
+            flow.done, flow.next_seq, held, flow.pieces, flow.events, list(flow.cuts),
+            list(flow.sent), flow.confirmed, sorted(flow.final),
+        ])  # fmt: skip
+        return field, flow.n_cut - len(flow.cuts), blob
+
+    # ---- restoring ----------------------------------------------------------------------------
+
+    def _restore(self, stored: Stored) -> None:
+        """Take a checkpoint in. What is damaged beyond repair ends loudly, by a new era."""
+        head = self._open_head(stored)
+        for field in stored.streams:
+            self._ledger.stored(field)
+        if head is None:
+            for field in stored.streams:
+                self._ledger.end(field)
+            return
+        self.reading = Reading(
+            self.spec.topics, {t: Position(*p) for t, p in head["positions"].items()}
+        )
+        self._era, self._predecessor = head["era"]
+        self._routes = tuple(head["routes"])
+        self._names.next_number = head["next"]
+        self._killed = {
+            n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in head["killed"].items()
+        }
+        self._restore_names(stored)
+        for field, blobs in stored.streams.items():
+            if not Names.owns(field):
+                self._restore_flow(field, blobs)
+
+    def _restore_names(self, stored: Stored) -> None:
+        """Without its names an ingest cannot number as before: a new era, loudly."""
+        try:
+            for field, blobs in stored.streams.items():
+                if Names.owns(field):
+                    self._names.thaw(open_sealed(blobs[0], field))
+        except SnapshotCorruptError:
+            self.counts["snapshots_corrupt_total"] += 1
+            self._ask_for_era(self._era)
+
+    def _open_head(self, stored: Stored) -> Any | None:
+        """The newest head. An older one would number again what was numbered: it is not used."""
+        try:
+            return open_sealed(stored.heads[0], f"head of checkpoint {stored.number}")
+        except SnapshotCorruptError:
+            self.counts["snapshots_corrupt_total"] += 1
+            return None
+
+    def _restore_flow(self, field: str, blobs: tuple[bytes | None, bytes | None]) -> None:
+        number = int(field.rsplit("/", 1)[1])
+        try:
+            self._thaw(number, open_sealed(blobs[0], field))
+        except SnapshotCorruptError as error:
+            self.counts["snapshots_corrupt_total"] += 1
+            self._ledger.end(field)
+            self._give_up(number, str(error))
+
+    def _give_up(self, number: int, error: str) -> None:
+        """What an older version of a flow lacks is not to be told apart: its stream is killed."""
+        name = self._names.name_of(number)
+        networks = tuple(sorted(self.spec.networks))
+        error = clip_text(f"SnapshotCorrupt: {error}")
+        kill = Kill(StreamId(self._era, number), name, networks, error)
+        self._outbox.record(self.spec.in_topic, name.encode() or None, encode_record(kill))
+
+    def _thaw(self, number: int, saved: list[Any]) -> None:
+        (name, seed, routes, known, step, n_cut, end, done, next_seq, held, pieces, events, cuts,
+         sent, confirmed, final) = saved  # fmt: skip
+        flow = _Flow(number, name, frozenset(routes), seed)
+        flow.known, flow.step, flow.n_cut, flow.end, flow.done = known, step, n_cut, end, done
+        flow.next_seq = next_seq
+        for value in held:
+            data = parse_record(name.encode(), value, self.spec.partition, 0)
+            if isinstance(data, Data) and data.seq is not None:
+                flow.held[data.seq] = data
+        flow.pieces = [_piece(p) for p in pieces]
+        flow.events = [(e[0], e[1], e[2]) for e in events]
+        flow.cuts = deque(
+            Cut(w, a, b, e, tuple(map(_piece, ps)), tuple((t, i, v) for t, i, v in es))
+            for w, a, b, e, ps, es in cuts
+        )
+        flow.sent = deque((w, c) for w, c in sent)
+        flow.confirmed, flow.final = confirmed, frozenset(final)
+        self._flows[number] = flow
+        self._flight += sum(cost for _, cost in flow.sent)
+        self._queued += sum(self._cost(c.stop - c.start) for c in flow.cuts)
+        if flow.cuts and len(flow.sent) < self._limits.stream_windows:
+            self._ready[flow] = None
+
+
+def _piece(saved: list[Any]) -> Piece:
+    start, stop, dtype, shape, payload = saved
+    return Piece(start, stop, dtype, None if shape is None else tuple(shape), payload)
+
+
+def _taken(name: str) -> str:
+    return (
+        f"duplicate_stream: the name {name} is taken by a stream that was seen lately; use another"
+        " name, or repeat the same request byte for byte to get the same result"
+    )

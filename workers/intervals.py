@@ -1,0 +1,47 @@
+"""A set of integers that are added almost in order, kept as half-open intervals.
+
+Ended streams are remembered for ever (PROTOCOL 7); their numbers are dense, so the memory taken
+grows with the number of *gaps*, that is with open streams, and not with time.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+__all__ = ["IntervalSet"]
+
+
+class IntervalSet:
+    """Integers in sorted, disjoint, non-touching intervals `[lo, hi)`."""
+
+    __slots__ = ("_hi", "_lo")
+
+    def __init__(self, intervals: Iterable[tuple[int, int]] = ()) -> None:
+        pairs = sorted(intervals)
+        self._lo = [lo for lo, _ in pairs]
+        self._hi = [hi for _, hi in pairs]
+
+    def __contains__(self, value: int) -> bool:
+        at = bisect_right(self._lo, value) - 1
+        return at >= 0 and value < self._hi[at]
+
+    def __len__(self) -> int:
+        """How many intervals there are: the memory taken, not the number of members."""
+        return len(self._lo)
+
+    def add(self, value: int) -> None:
+        lo, hi = self._lo, self._hi
+        at = bisect_right(lo, value) - 1
+        if at >= 0 and value <= hi[at]:
+            if value < hi[at]:
+                return
+            hi[at] = value + 1
+        else:
+            at += 1
+            lo.insert(at, value)
+            hi.insert(at, value + 1)
+        if at + 1 < len(lo) and lo[at + 1] == hi[at]:
+            hi[at] = hi.pop(at + 1)
+            lo.pop(at + 1)
+
+    def intervals(self) -> list[tuple[int, int]]:
+        return list(zip(self._lo, self._hi, strict=True))

@@ -1,0 +1,70 @@
+"""Which streams differ from what the store holds (PROTOCOL 20).
+
+What was handed to a commit counts as changed again unless that commit *succeeded*: an unknown
+outcome is no success.
+"""
+
+from collections.abc import Callable, Container, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+__all__ = ["Ledger", "Taken"]
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Taken(Generic[K]):
+    """What one snapshot took in hand: keys to write and keys to delete."""
+
+    changed: tuple[K, ...]
+    deleted: tuple[K, ...]
+
+
+class Ledger(Generic[K]):
+    """Keys that changed, keys that ended, and keys that may stand in the store."""
+
+    def __init__(self) -> None:
+        self._changed: dict[K, None] = {}
+        self._ended: dict[K, None] = {}
+        self._stored: set[K] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._changed or self._ended)
+
+    def stored(self, key: K) -> None:
+        """The store was seen to hold `key`."""
+        self._stored.add(key)
+
+    def change(self, key: K) -> None:
+        self._ended.pop(key, None)
+        self._changed[key] = None
+
+    def end(self, key: K) -> None:
+        self._changed.pop(key, None)
+        if key in self._stored:
+            self._ended[key] = None
+
+    def take(self, alive: Iterable[K] | None, held_back: Container[K] = ()) -> Taken[K]:
+        """Hand out what changed, or all that is `alive`, except what is `held_back`."""
+        pool = list(self._changed if alive is None else alive)
+        changed = tuple(k for k in pool if k not in held_back)
+        deleted = tuple(self._ended)
+        self._changed = {k: None for k in self._changed if k in held_back}
+        self._ended = {}
+        return Taken(changed, deleted)
+
+    def committed(self, taken: Taken[K], is_alive: Callable[[K], bool]) -> None:
+        self._stored.difference_update(taken.deleted)
+        self._stored.update(taken.changed)
+        for key in taken.changed:
+            if not is_alive(key):  # it ended between the snapshot and its commit
+                self._ended[key] = None
+
+    def refused(self, taken: Taken[K], is_alive: Callable[[K], bool]) -> None:
+        self._stored.update(taken.changed)  # it may have been written after all
+        for key in taken.changed:
+            (self._changed if is_alive(key) else self._ended)[key] = None
+        for key in taken.deleted:
+            if not is_alive(key):
+                self._ended[key] = None

@@ -1,0 +1,96 @@
+"""What a checkpoint holds, and the bytes it is stored as (docs/snapshot-format.md).
+
+A snapshot is one instant of a task: streams changed since the last successful commit, each with its
+state and inbox, the ended set, and the read positions of that instant (PROTOCOL 20). The *head* is
+written whole every time and is small; every changed stream is a blob of its own. Each carries its
+version and a CRC-32, so that torn or damaged bytes are noticed and never restored.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgpack
+
+from topologies.errors import SpikeRouterError
+
+__all__ = [
+    "VERSION",
+    "Position",
+    "Snapshot",
+    "SnapshotCorruptError",
+    "Stored",
+    "open_sealed",
+    "seal",
+]
+
+VERSION = 1
+
+
+class SnapshotCorruptError(SpikeRouterError, ValueError):
+    """Stored bytes that are damaged, or that this release cannot read."""
+
+
+class Position(NamedTuple):
+    """A read position in one topic, with the identity of the log it was taken in (PROTOCOL 30).
+
+    `offset` is the *next* record to read: resume at it, not after it. `timestamp` (ms) and `crc`
+    belong to the record before it, which is read again at a claim; both are -1 where there is none.
+    """
+
+    offset: int
+    timestamp: int = -1
+    crc: int = -1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One instant of a task, ready to be committed.
+
+    `changed` holds (field, cursor, blob), `deleted` the fields of streams that ended, `keep` the
+    fields whose stored references a full snapshot must leave as they are, `n_outputs` how many
+    outputs Kafka must have acknowledged before this may be written (PROTOCOL 21).
+    """
+
+    full: bool
+    head: bytes
+    positions: Mapping[str, int]
+    changed: tuple[tuple[str, int, bytes], ...]
+    deleted: tuple[str, ...]
+    keep: tuple[str, ...]
+    n_outputs: int
+    n_bytes_read: int
+    token: Any = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store gives back: the head's two versions and each stream's two versions."""
+
+    number: int
+    heads: tuple[bytes | None, bytes | None]
+    streams: Mapping[str, tuple[bytes | None, bytes | None]]
+
+
+def seal(value: object) -> bytes:
+    """Pack `value` with the snapshot version in front and a CRC-32 behind."""
+    body: bytes = bytes([VERSION]) + msgpack.packb(value, use_bin_type=True)
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def open_sealed(data: bytes | None, what: str) -> Any:
+    """Give back what `seal` packed.
+
+    Raises SnapshotCorruptError when the bytes are missing, damaged, or of a foreign version.
+    """
+    if not data or len(data) < 6:
+        raise SnapshotCorruptError(f"{what} is missing or shorter than a sealed value (6 bytes)")
+    body, crc = data[:-4], int.from_bytes(data[-4:], "little")
+    if zlib.crc32(body) != crc:
+        raise SnapshotCorruptError(f"{what} is damaged: {len(body)} bytes do not fit its CRC-32")
+    if body[0] != VERSION:
+        raise SnapshotCorruptError(
+            f"{what} has snapshot version {body[0]}; this release reads version {VERSION}"
+        )
+    return msgpack.unpackb(body[1:], raw=False, strict_map_key=False, use_list=True)

@@ -1,0 +1,171 @@
+"""The right to run one task, and the checkpoint procedure under it, without I/O (PROTOCOL 20-23).
+
+1. Take a snapshot: one instant of streams, inbox, ended set and read positions.
+2. Wait until Kafka has acknowledged every output up to that instant.
+3. Write the blobs under fresh keys, with a time to live.
+4. Run the commit script: token, number, cursors and positions are checked there.
+5. Committed: go on. Refused by number, or outcome unknown: the next one is full. Refused by token:
+   the task is another worker's, drop it.
+
+The order is the argument: a commit before step 2 loses outputs that a crash takes with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from router.store.calls import (
+    BlobWrite,
+    Call,
+    Change,
+    CommitOutcome,
+    Position,
+    StoredCheckpoint,
+    TaskId,
+    blob_calls,
+    commit,
+)
+from topologies.errors import SpikeRouterError
+from workers.snapshot import Snapshot, Stored
+from workers.tenant import Output, Tenant
+
+__all__ = ["BLOB_TTL_MS", "CommitPlan", "Tenancy", "TenancyLostError", "stored_of"]
+
+BLOB_TTL_MS = 60_000
+"""How long blobs outlive a commit that never comes."""
+
+
+class TenancyLostError(SpikeRouterError, RuntimeError):
+    """The task belongs to another worker now, or cannot be continued here."""
+
+
+@dataclass(frozen=True)
+class CommitPlan:
+    """Steps 3 and 4: write `blobs`, then run `call`."""
+
+    blobs: tuple[BlobWrite, ...]
+    call: Call[CommitOutcome]
+
+
+class Tenancy:
+    """Drives one tenant: counts what was sent and acknowledged, and when to checkpoint."""
+
+    def __init__(self, task: TaskId, token: str, tenant: Tenant, number: int) -> None:
+        self.task = task
+        self.token = token
+        self.tenant = tenant
+        self.number = number
+        self.full = number == 0
+        self.n_commits = 0
+        self._n_taken = 0
+        self._acked_ahead: set[int] = set()
+        self._n_acked = 0
+        self._pending: Snapshot | None = None
+        self._planned = False
+        self._replay_to: dict[str, int] = {}
+
+    # ---- outputs ------------------------------------------------------------------------------
+
+    def take_outputs(self) -> list[tuple[int, Output]]:
+        """What is to be sent, each with the index to acknowledge it by."""
+        outputs = self.tenant.take_outputs()
+        first = self._n_taken
+        self._n_taken += len(outputs)
+        return list(enumerate(outputs, first))
+
+    def acknowledged(self, index: int) -> None:
+        """Kafka has output `index`. They may come in any order; only the run from 0 counts."""
+        self._acked_ahead.add(index)
+        while self._n_acked in self._acked_ahead:
+            self._acked_ahead.remove(self._n_acked)
+            self._n_acked += 1
+
+    @property
+    def n_unacknowledged(self) -> int:
+        return self._n_taken - self._n_acked
+
+    # ---- replay -------------------------------------------------------------------------------
+
+    def replay_to(self, ends: Mapping[str, int]) -> None:
+        """The topics' ends at the claim: up to them, windows count as replayed."""
+        self._replay_to = {t: end for t, end in ends.items() if t in self.tenant.topics}
+        self.tenant.replaying = not self.is_caught_up()
+
+    def is_caught_up(self) -> bool:
+        """Whether everything that lay in the log at the claim has been read and applied."""
+        reading = self.tenant.reading
+        left = {t: end for t, end in self._replay_to.items() if reading.offset(t) < end}
+        if left:
+            self._replay_to = left
+            return False
+        if self.tenant.replaying:
+            if self.tenant.work() is not None:
+                return False
+            self.tenant.replaying = False
+        self._replay_to = {}
+        return True
+
+    # ---- checkpoint ---------------------------------------------------------------------------
+
+    @property
+    def is_committing(self) -> bool:
+        return self._pending is not None
+
+    def begin(self) -> bool:
+        """Step 1. False when one is under way, or there is nothing to write."""
+        if self._pending is not None:
+            return False
+        self._pending = self.tenant.snapshot(self.full)
+        self._planned = False
+        return self._pending is not None
+
+    def plan(self, nonce: str) -> CommitPlan | None:
+        """Steps 3 and 4, once step 2 is over; given once. `nonce` is random and never reused."""
+        snapshot = self._pending
+        if snapshot is None or self._planned or self._n_acked < snapshot.n_outputs:
+            return None
+        self._planned = True
+        contents = [snapshot.head, *(blob for _, _, blob in snapshot.changed)]
+        blobs = blob_calls(self.task.partition, nonce, contents, BLOB_TTL_MS)
+        changed = [
+            Change(field, cursor, blob.key)
+            for (field, cursor, _), blob in zip(snapshot.changed, blobs[1:], strict=True)
+        ]
+        written = {field for field, _, _ in snapshot.changed}
+        call = commit(
+            self.task, self.token, self.number + 1, full=snapshot.full, head=blobs[0].key,
+            positions={t: Position(o) for t, o in snapshot.positions.items()}, changed=changed,
+            deleted=[f for f in snapshot.deleted if f not in written],
+            keep=snapshot.keep if snapshot.full else (),
+        )  # fmt: skip
+        return CommitPlan(blobs, call)
+
+    def finished(self, outcome: CommitOutcome | None) -> None:
+        """Step 5. None: nobody knows whether it was written.
+
+        Raises TenancyLostError when the task must be dropped.
+        """
+        snapshot, self._pending = self._pending, None
+        if snapshot is None:
+            return
+        self.number += 1
+        if outcome is CommitOutcome.OK:
+            self.full = False
+            self.n_commits += 1
+            self.tenant.committed(snapshot)
+            return
+        self.tenant.refused(snapshot)
+        self.full = True
+        if outcome is CommitOutcome.TOKEN:
+            raise TenancyLostError(f"Task {self.task} is another worker's: its token was refused.")
+        if outcome is CommitOutcome.BACKWARDS:
+            raise TenancyLostError(
+                f"Task {self.task} is ahead in the store of what this worker holds: claim it again."
+            )
+
+
+def stored_of(loaded: StoredCheckpoint | None) -> Stored | None:
+    """A checkpoint as the store gives it, as the tenant takes it."""
+    if loaded is None:
+        return None
+    streams = {f: (s.current, s.previous) for f, s in loaded.streams.items()}
+    return Stored(loaded.number, (loaded.head_current, loaded.head_previous), streams)

@@ -1,0 +1,122 @@
+"""What a task needs from its host and gives to it: values in, values out, no I/O.
+
+`workers.task.Task` and `workers.ingest.Ingest` are both a `Tenant`; the host, the checkpoint
+procedure and the simulation drive them through these methods only.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from router.topics import group_key
+from router.wire import Batch, Frame, encode_frames
+from workers.reading import Reading, Record
+from workers.snapshot import Snapshot
+
+__all__ = ["Limits", "Outbox", "Output", "Tenant"]
+
+
+class Output(NamedTuple):
+    """A record to send. The partition is always explicit: keys never choose one (PROTOCOL 2)."""
+
+    topic: str
+    key: bytes | None
+    partition: int
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a task takes in hand.
+
+    `max_batch`: streams stepped together. `uncommitted_bytes`: U of PROTOCOL 19. `flight_bytes`:
+    B of PROTOCOL 18. `stream_windows`: windows of one stream beyond what results confirm.
+    `remembered_names`: how many of the latest stream names an input remembers per partition.
+    `deadline_s`: how long a cut window may stay unconfirmed before its stream is killed.
+    """
+
+    max_batch: int = 64
+    uncommitted_bytes: int = 1_000_000
+    flight_bytes: int = 1_000_000
+    stream_windows: int = 64
+    remembered_names: int = 16_384
+    deadline_s: float = 30.0
+
+
+class Tenant(Protocol):
+    """A task, seen from outside. Every method is immediate; only `compute` may run on a thread."""
+
+    reading: Reading
+    counts: Counter[str]
+    replaying: bool
+
+    @property
+    def topics(self) -> tuple[str, ...]: ...
+    @property
+    def paused_topics(self) -> tuple[str, ...]: ...
+    @property
+    def n_streams(self) -> int: ...
+    def start(self) -> dict[str, int]:
+        """First offset to fetch, per topic."""
+        ...
+
+    def receive(self, record: Record) -> bool:
+        """Take one record. False when it names a network that `update` must bring first."""
+        ...
+
+    def truncated(self, topic: str, log_start: int) -> None: ...
+    def work(self) -> Any | None:
+        """The next micro-batch of windows that can be applied, or None."""
+        ...
+
+    def compute(self, work: Any) -> Any: ...
+    def apply(self, work: Any, result: Any) -> None: ...
+    def tick(self, now: float) -> None: ...
+    def take_outputs(self) -> list[Output]: ...
+    def take_seeks(self) -> dict[str, int]: ...
+    def snapshot(self, full: bool) -> Snapshot | None:
+        """This instant, or None when nothing changed since the last commit."""
+        ...
+
+    def committed(self, snapshot: Snapshot) -> None: ...
+    def refused(self, snapshot: Snapshot) -> None: ...
+
+
+class Outbox:
+    """Collects batches per topic, joins them into frames, and counts what was handed out."""
+
+    def __init__(self, operator: str, group: int, partition: int) -> None:
+        self._operator, self._group, self._partition = operator, group, partition
+        self._key = group_key(operator, group)
+        self._batches: dict[str, list[Batch]] = {}
+        self._ready: list[Output] = []
+        self.n_outputs = 0
+        self.n_bytes = 0
+
+    def batch(self, topic: str, batch: Batch) -> None:
+        queue = self._batches.get(topic)
+        if queue is None:
+            queue = self._batches[topic] = []
+        queue.append(batch)
+
+    def record(self, topic: str, key: bytes | None, value: bytes) -> None:
+        """Queue a record that is not a frame, behind what is queued already."""
+        self.flush()
+        self._append(topic, key, value)
+
+    def flush(self) -> None:
+        """Turn queued batches into records: from here on they count as outputs (PROTOCOL 20)."""
+        for topic, batches in self._batches.items():
+            for value in encode_frames(Frame(self._operator, self._group, batches)):
+                self._append(topic, self._key, value)
+        self._batches.clear()
+
+    def take(self) -> list[Output]:
+        self.flush()
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _append(self, topic: str, key: bytes | None, value: bytes) -> None:
+        self._ready.append(Output(topic, key, self._partition, value))
+        self.n_outputs += 1
+        self.n_bytes += len(value)
