@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
-import msgpack
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     InvalidTopicError,
@@ -33,6 +32,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from router import deadletter
 from router.records import Data, Record, encode_record, record_key
 from router.results import Emission, Result, ResultTable, Stream
 from router.settings import Settings
@@ -856,21 +856,19 @@ class ResultReader:
     def _take_letter(self, value: bytes) -> None:
         """A dead letter: who waits for the record it quotes learns the reason."""
         try:
-            letter = msgpack.unpackb(value)
-            topic, partition, offset = letter["topic"], letter["partition"], letter["offset"]
-            name, reason = str(letter["name"]), str(letter["reason"])
-            self._refused[(topic, partition, offset)] = reason
-            self._refused_names[(topic, partition, name)] = reason
-        except (ValueError, TypeError, KeyError, msgpack.UnpackException):
+            letter = deadletter.decode(value)
+        except deadletter.DeadLetterError:
             self._tally.bad_frames += 1
             return
+        self._refused[(letter.topic, letter.partition, letter.offset)] = letter.reason
+        self._refused_names[(letter.topic, letter.partition, letter.name)] = letter.reason
         self._tally.dead_letters += 1
         for kept in (self._refused, self._refused_names):
             while len(kept) > _KEPT_REFUSALS:
                 kept.popitem(last=False)
         for network, source in self._inputs.items():
-            if in_topic(source) == topic:
-                self._wake((network, name))
+            if in_topic(source) == letter.topic:
+                self._wake((network, letter.name))
 
 
 def _reason(error: BaseException) -> str:
