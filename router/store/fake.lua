@@ -1,0 +1,287 @@
+-- The simulated server: the commands that the store's scripts and queries use, in memory.
+-- It is itself Lua so that a script's commands need not cross into Python and back.
+-- Strict where the server is lenient: a number handed to a command is an error, and so is the use
+-- of a global variable. Replies of unordered types are sorted, so that a run can be replayed.
+--
+-- Stored hashes and sets are never changed in place: each call copies what it writes to, once. So a
+-- snapshot is a shallow copy, and the writes of the last calls can be taken back one by one.
+local error, ipairs, next, pairs, pcall, type, unpack, setmetatable, G =
+  error, ipairs, next, pairs, pcall, type, unpack, setmetatable, _G
+local floor, min, format, sort, remove =
+  math.floor, math.min, string.format, table.sort, table.remove
+
+local function copy(source)
+  local target = {}
+  for k, v in pairs(source) do
+    target[k] = v
+  end
+  return target
+end
+
+local function sorted_keys(source)
+  local keys = {}
+  for k in pairs(source) do
+    keys[#keys + 1] = k
+  end
+  sort(keys)
+  return keys
+end
+
+local function new(undo_depth)
+  local data, expires = {}, {} -- key -> string or {kind, fields}; key -> ms, if it expires
+  local written, undo = {}, {} -- key -> what was there before this call; one such per call
+  local now, replid, call_number = 0, '', 0
+  local fake, commands = {}, {}
+
+  local function find(key, kind)
+    local value = data[key]
+    if value == nil or (expires[key] and expires[key] <= now) then
+      return nil
+    end
+    if kind and (type(value) == 'string' and 'string' or value.kind) ~= kind then
+      error('WRONGTYPE ' .. key .. ' is no ' .. kind, 0)
+    end
+    return value
+  end
+
+  local function put(key, value, expiry)
+    if written[key] == nil then
+      written[key] = {data[key], expires[key]}
+    end
+    data[key], expires[key] = value, expiry
+  end
+
+  local function fields_of(key, kind)
+    local value = find(key, kind)
+    return value and value.fields or {}
+  end
+
+  -- Fields that may be written to: copied unless this call made them.
+  local function own(key, kind)
+    local value = find(key, kind)
+    if value and value.call == call_number then
+      return value.fields
+    end
+    local fields = value and copy(value.fields) or {}
+    put(key, {kind = kind, fields = fields, call = call_number}, value and expires[key])
+    return fields
+  end
+
+  local function check(value)
+    if type(value) ~= 'string' then
+      error('a script hands ' .. type(value) .. ' to a command: format it first', 0)
+    end
+    return value
+  end
+
+  local function discard(key, kind, field)
+    if fields_of(key, kind)[field] == nil then
+      return 0
+    end
+    local fields = own(key, kind)
+    fields[field] = nil
+    if next(fields) == nil then
+      put(key, nil, nil)
+    end
+    return 1
+  end
+
+  function commands.TIME()
+    return {format('%d', floor(now / 1000)), format('%d', now % 1000 * 1000)}
+  end
+
+  function commands.INFO(section)
+    if section ~= 'replication' then
+      error('the simulated store has no INFO section ' .. section, 0)
+    end
+    return '# Replication\r\nrole:master\r\nmaster_replid:' .. replid .. '\r\n'
+  end
+
+  function commands.EXISTS(key)
+    return find(key) and 1 or 0
+  end
+
+  function commands.GET(key)
+    return find(key, 'string') or false
+  end
+
+  function commands.SET(key, value, px, ttl)
+    if px ~= 'PX' then
+      error('the simulated store knows SET with PX only', 0)
+    end
+    put(key, check(value), now + ttl)
+    return {ok = 'OK'}
+  end
+
+  function commands.PERSIST(key)
+    local value = find(key)
+    if not value or not expires[key] then
+      return 0
+    end
+    put(key, value, nil)
+    return 1
+  end
+
+  function commands.UNLINK(key)
+    if not find(key) then
+      return 0
+    end
+    put(key, nil, nil)
+    return 1
+  end
+
+  function commands.HSET(key, ...)
+    local fields, added, pairs_ = own(key, 'hash'), 0, {...}
+    if #pairs_ == 0 or #pairs_ % 2 == 1 then
+      error('wrong number of arguments for HSET', 0)
+    end
+    for i = 1, #pairs_, 2 do
+      local field = check(pairs_[i])
+      if fields[field] == nil then
+        added = added + 1
+      end
+      fields[field] = check(pairs_[i + 1])
+    end
+    return added
+  end
+
+  function commands.HGET(key, field)
+    return fields_of(key, 'hash')[field] or false
+  end
+
+  function commands.HMGET(key, ...)
+    local fields, reply = fields_of(key, 'hash'), {...}
+    for i = 1, #reply do
+      reply[i] = fields[reply[i]] or false
+    end
+    return reply
+  end
+
+  function commands.HGETALL(key)
+    local fields, reply = fields_of(key, 'hash'), {}
+    for _, field in ipairs(sorted_keys(fields)) do
+      reply[#reply + 1] = field
+      reply[#reply + 1] = fields[field]
+    end
+    return reply
+  end
+
+  function commands.HKEYS(key)
+    return sorted_keys(fields_of(key, 'hash'))
+  end
+
+  function commands.HVALS(key)
+    local fields = fields_of(key, 'hash')
+    local reply = sorted_keys(fields)
+    for i, field in ipairs(reply) do
+      reply[i] = fields[field]
+    end
+    return reply
+  end
+
+  function commands.HEXISTS(key, field)
+    return fields_of(key, 'hash')[field] and 1 or 0
+  end
+
+  function commands.HDEL(key, field)
+    return discard(key, 'hash', field)
+  end
+
+  function commands.SADD(key, member)
+    if fields_of(key, 'set')[check(member)] then
+      return 0
+    end
+    own(key, 'set')[member] = true
+    return 1
+  end
+
+  function commands.SREM(key, member)
+    return discard(key, 'set', member)
+  end
+
+  function commands.SMEMBERS(key)
+    return sorted_keys(fields_of(key, 'set'))
+  end
+
+  local function call(name, ...)
+    local command = commands[name]
+    if not command then
+      error('the simulated store does not know the command ' .. name, 0)
+    end
+    return command(...)
+  end
+
+  local server = {call = call}
+
+  local function finish(ok, reply)
+    if next(written) ~= nil then
+      undo[#undo + 1] = written
+      if #undo > undo_depth then
+        remove(undo, 1)
+      end
+      written, call_number = {}, call_number + 1
+    end
+    if not ok then
+      error(reply, 0)
+    end
+    return reply
+  end
+
+  -- What a script wrote before it failed stays written, as on the server.
+  function fake.run(at, id, script, keys, args)
+    now, replid = at, id
+    return finish(pcall(script, server, keys, args))
+  end
+
+  function fake.command(at, id, ...)
+    now, replid = at, id
+    return finish(pcall(call, ...))
+  end
+
+  function fake.snapshot()
+    return {data = copy(data), expires = copy(expires)}
+  end
+
+  function fake.restore(snapshot)
+    data, expires, undo = copy(snapshot.data), copy(snapshot.expires), {}
+  end
+
+  function fake.lose_writes(count)
+    local taken = min(count, #undo)
+    for _ = 1, taken do
+      for key, before in pairs(remove(undo)) do
+        data[key], expires[key] = before[1], before[2]
+      end
+    end
+    return taken
+  end
+
+  -- Every living key: name, kind, whether it expires, then its value or its fields.
+  function fake.dump(at)
+    now = at
+    local rows = {}
+    for _, key in ipairs(sorted_keys(data)) do
+      local value = find(key)
+      if type(value) == 'string' then
+        rows[#rows + 1] = {key, 'string', expires[key] and 1 or 0, value}
+      elseif value then
+        local list = value.kind == 'hash' and commands.HGETALL(key) or commands.SMEMBERS(key)
+        rows[#rows + 1] = {key, value.kind, expires[key] and 1 or 0, unpack(list)}
+      end
+    end
+    return rows
+  end
+
+  return fake
+end
+
+local function strict(_, name)
+  error('a script uses the global variable ' .. name, 0)
+end
+
+local function size(list)
+  return #list
+end
+
+setmetatable(G, {__index = strict, __newindex = strict})
+return {new, unpack, size}
