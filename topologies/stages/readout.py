@@ -19,6 +19,7 @@ integers stay below 2**53 for 2**29 steps. Emitted zeros are +0.0.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -111,36 +112,50 @@ class Readout(Stage):
     ) -> tuple[Emissions, tuple[Array, ...]]:
         """Add up step by step. Emissions are (K_b, n), flat, K_b often 0."""
         steps = self.prepared(inputs[0])
-        n_steps, stop = steps.shape[1], clock.start + steps.shape[1]
         emitted: list[list[Array]] = [[] for _ in range(len(steps))]
         total = state[0].copy()
-        for t in range(n_steps):
-            total = self.add(total, steps[:, t])
+        lo = 0
+        for hi in self._cuts(clock.start, steps.shape[1]):
+            total = self.fold(total, steps[:, lo:hi])
             if self.every is not None:
-                due = (clock.start + t + 1) % self.every == 0
+                due = (clock.start + hi) % self.every == 0
                 self._emit(total, due, np.full(len(steps), self.every), emitted)
+            lo = hi
+        stop = clock.start + steps.shape[1]
         since = stop if self.every is None else stop % self.every
         self._emit(total, clock.end & ((since > 0) | (stop == 0)), since, emitted)
-        n = int(np.prod(steps.shape[2:], dtype=np.int64))
-        return [_stacked(rows, n, self.result_dtype) for rows in emitted], (total,)
+        nothing = np.empty((0, math.prod(steps.shape[2:])), self.result_dtype)
+        return [_joined(parts, nothing) for parts in emitted], (total,)
+
+    def _cuts(self, start: Array, n_steps: int) -> list[int]:
+        """Where a period ends within the window in any of the streams, and the window's end."""
+        if self.every is None or n_steps == 0:
+            return [n_steps] if n_steps else []
+        firsts = {int(self.every - phase) for phase in np.unique(start % self.every)}
+        ends = {end for first in firsts for end in range(first, n_steps, self.every)}
+        return sorted(ends | {n_steps})
 
     def _emit(self, total: Array, due: Array, since: Array, emitted: list[list[Array]]) -> None:
-        for b in np.flatnonzero(due):
-            emitted[b].append(self.result(total[b], int(since[b])))
-            total[b] = 0
+        rows = np.flatnonzero(due)
+        if not len(rows):
+            return
+        results = self.result(total[rows], since[rows]).reshape(len(rows), 1, -1)
+        for b, result in zip(rows.tolist(), results, strict=True):
+            emitted[b].append(result)
+        total[rows] = 0
 
     def prepared(self, inputs: Array) -> Array:
         """The window's integers (B, T, *shape) as what is added: int64."""
         return inputs.astype(np.int64)
 
-    def add(self, total: Array, step: Array) -> Array:
-        """The accumulator after one step."""
-        added: Array = total + step
-        return added
+    def fold(self, total: Array, steps: Array) -> Array:
+        """The accumulators (B, *shape) after the steps (B, T, *shape); integers in one sum."""
+        after: Array = total + steps.sum(axis=1)
+        return after
 
     @abstractmethod
-    def result(self, total: Array, n_steps: int) -> Array:
-        """What is emitted of an accumulator (*shape) after a period of `n_steps` steps."""
+    def result(self, total: Array, n_steps: Array) -> Array:
+        """What is emitted of accumulators (K, *shape) after periods of `n_steps` (K,) steps."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -151,13 +166,11 @@ class Count(Readout):
     result_dtype: ClassVar[Literal["int32", "float32"]] = "int32"
 
     def out_type(self, inputs: Sequence[ValueType]) -> ValueType:
-        """Counts of integers. Raises StageError for fractions, which have no count."""
+        """Counts, in the unit of what is counted."""
         value = super().out_type(inputs)
-        if value.unit != 0:
-            raise StageError("count counts spikes or integers: for fractions use mean.")
-        return ValueType(value.shape, -_INT32 if value.low < 0 else 0, _INT32)
+        return ValueType(value.shape, -_INT32 if value.low < 0 else 0, _INT32, value.unit)
 
-    def result(self, total: Array, n_steps: int) -> Array:
+    def result(self, total: Array, n_steps: Array) -> Array:
         """The count, saturated at +-(2**31 - 1)."""
         return np.clip(total, -_INT32, _INT32).astype(np.int32)
 
@@ -168,10 +181,11 @@ class Mean(Readout):
 
     kind: ClassVar[str] = "mean"
 
-    def result(self, total: Array, n_steps: int) -> Array:
+    def result(self, total: Array, n_steps: Array) -> Array:
         """The sum over the number of steps; 0 for no step."""
         scaled = total.astype(np.float64) * np.float64(2.0**-self.unit)
-        mean = scaled / np.float64(max(n_steps, 1))
+        steps = np.maximum(n_steps, 1).astype(np.float64)
+        mean = scaled / steps.reshape(-1, *[1] * (total.ndim - 1))
         return mean.astype(np.float32) + np.float32(0.0)
 
 
@@ -217,18 +231,22 @@ class Membrane(Readout):
         """The currents, float32."""
         return to_current(inputs, self.unit)
 
-    def add(self, total: Array, step: Array) -> Array:
-        """One step of the leaky integrator."""
-        v: Array = np.float32(self.decay) * total + step
-        return v
+    def fold(self, total: Array, steps: Array) -> Array:
+        """The leaky integrator, step by step."""
+        decay = np.float32(self.decay)
+        for t in range(steps.shape[1]):
+            total = decay * total + steps[:, t]
+        return total
 
-    def result(self, total: Array, n_steps: int) -> Array:
+    def result(self, total: Array, n_steps: Array) -> Array:
         """The membrane."""
         return total + np.float32(0.0)
 
 
-def _stacked(rows: list[Array], n: int, dtype: str) -> Array:
-    return np.stack(rows).reshape(len(rows), n) if rows else np.empty((0, n), dtype)
+def _joined(parts: list[Array], nothing: Array) -> Array:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else nothing
 
 
 def _only(kind: str, params: Mapping[str, Any], *known: str) -> Mapping[str, Any]:
