@@ -82,8 +82,8 @@ class _Layout:
     """With no more active cells than this, addresses are the smallest; or else,"""
     most_mapped: int
     """with no more than this, a bitmap is; or else, dense."""
-    heads: tuple[int, int, int, int]
-    """First byte of empty, addresses, bitmap, dense."""
+    heads: tuple[int, ...]
+    """First byte of empty, addresses, bitmap, and of dense values that are no spikes."""
 
     def choice(self, counts: Array) -> Array:
         """Which of `heads` is canonical for each of `counts` of active cells; int64."""
@@ -108,7 +108,7 @@ def _layout(n_steps: int, n: int, low: int, high: int) -> _Layout:
     v = _VALUE_TYPES[value].itemsize
     most_listed = b // a if spikes else min(b // a, n_cells * v // (a + v))
     codes = (
-        (_EMPTY, _ADDRESSES | address << 4, _BITMAP, _DENSE)
+        (_EMPTY, _ADDRESSES | address << 4, _BITMAP)
         if spikes
         else (
             _EMPTY,
@@ -209,6 +209,14 @@ def count_active(payload: Bytes) -> int:
         return body.size // cell
     if form == _BITMAP:
         return int(np.bitwise_count(body).sum(dtype=np.int64))
+    if form == _GRADED_BITMAP:
+        # Grows with each byte that would be of the bitmap: one place at most fits the length.
+        ends = (
+            np.arange(1, body.size + 1) + np.cumsum(np.bitwise_count(body), dtype=np.int64) * width
+        )
+        n_bitmap = int(np.searchsorted(ends, body.size)) + 1
+        if n_bitmap <= body.size and ends[n_bitmap - 1] == body.size:
+            return (body.size - n_bitmap) // width
     if form == _DENSE and body.size % width == 0:
         return int(np.count_nonzero(body.view(_VALUE_TYPES[value])))
     raise PayloadError(

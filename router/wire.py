@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from itertools import accumulate, pairwise
-from operator import add, sub
+from operator import add, index, sub
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast
 
 import msgpack
@@ -164,7 +164,14 @@ def encode_frame(frame: Frame) -> bytes:
         data = b"".join((head[:-1], _bin_header(n_bytes), *payloads))
     except WireError:
         raise
-    except (TypeError, ValueError, OverflowError, AttributeError, struct.error) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        OverflowError,
+        AttributeError,
+        struct.error,
+    ) as error:
         raise Malformed(f"The frame has a field of a wrong type or size: {error}.") from error
     if len(data) != len(head) - 1 + len(_bin_header(n_bytes)) + n_bytes:
         raise Malformed("A payload is a view of something wider than bytes.")
@@ -287,7 +294,7 @@ def _column(values: Sequence[int], limit: int, what: str) -> int | bytes:
     """One value if all rows have it, otherwise all of them in the fewest bytes each."""
     first = values[0]
     if _same(values):
-        return _checked(int(first), limit, what)
+        return _checked(int(index(first)), limit, what)
     least, most = min(values), max(values)
     _checked(least, limit, what)
     _checked(most, limit, what)
@@ -310,11 +317,11 @@ def _texts(values: Sequence[str], limit: int, what: str) -> tuple[bytes, Sequenc
     return whole, lengths
 
 
-def _route_text(routes: Iterable[Iterable[str]]) -> str:
+def _route_text(routes: Iterable[Sequence[str]]) -> str:
     """Sets of networks as text: ``,`` between the networks of a set, ``;`` between sets."""
-    text = ";".join(map(",".join, routes))
-    _parse_routes(text)
-    return text
+    for route in routes:
+        _check_route(route)
+    return ";".join(map(",".join, routes))
 
 
 # Reading
@@ -477,26 +484,33 @@ def _check_kinds(flags: Sequence[int], payloads: Sequence[int], errors: Sequence
             raise Malformed(f"A batch of kind {kind.name} has an error.")
 
 
-def _looked_up(index: tuple[int, ...], table: Sequence[T], what: str) -> Sequence[T]:
+def _looked_up(places: tuple[int, ...], table: Sequence[T], what: str) -> Sequence[T]:
     """The rows' entries. Entries differ, and stand in the order in which rows name them first."""
-    if list(dict.fromkeys(index)) != list(range(len(table))):
+    if list(dict.fromkeys(places)) != list(range(len(table))):
         raise Malformed(
             f"The rows do not name the {len(table)} entries of table {what!r} in order."
         )
     if len(table) == 1:
-        return (table[0],) * len(index)
+        return (table[0],) * len(places)
     if len(set(table)) != len(table):
         raise Malformed(f"The table {what!r} has an entry twice.")
-    return [table[i] for i in index]
+    return [table[i] for i in places]
 
 
 def _parse_routes(text: str) -> list[tuple[str, ...]]:
     """The inverse of `_route_text`, which has at least one set."""
     routes = [tuple(part.split(",")) if part else () for part in text.split(";")]
-    for name in {name for route in routes for name in route}:
+    for route in routes:
+        _check_route(route)
+    return routes
+
+
+def _check_route(route: Sequence[str]) -> None:
+    for name in route:
         if NAME.fullmatch(name) is None:
             raise Malformed(f"The network {name[:120]!r} is not 1 to 100 of A-Z a-z 0-9 . _ -")
-    return routes
+    if len(set(route)) != len(route):
+        raise Malformed(f"The networks {','.join(route)[:120]!r} name one twice.")
 
 
 def _spans(lengths: Sequence[int], total: int, what: str) -> Iterator[tuple[int, int]]:
