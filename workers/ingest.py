@@ -69,6 +69,7 @@ class IngestWork:
     cuts: tuple[Cut, ...]
     seeds: tuple[int, ...]
     flows: tuple[Any, ...]
+    hand: str
 
 
 class Encode(Protocol):
@@ -497,9 +498,7 @@ class Ingest:
     def _progress(self, flow: _Flow) -> None:
         waiting = flow.waiting
         if not waiting:
-            for cut in flow.cuts:
-                self._queued -= self._cost(cut.stop - cut.start)
-            flow.cuts.clear()
+            self._drop_cuts(flow)
         level = min((flow.confirmed.get(n, 0) for n in waiting), default=flow.n_cut)
         while flow.sent and flow.sent[0][0] < level:
             self._flight -= flow.sent.popleft()[1]
@@ -524,10 +523,8 @@ class Ingest:
         return stream_field(self.spec.input.node, StreamId(self._era, number))
 
     def _close(self, flow: _Flow) -> None:
-        for cut in flow.cuts:
-            self._queued -= self._cost(cut.stop - cut.start)
+        self._drop_cuts(flow)
         self._flight -= sum(cost for _, cost in flow.sent)
-        flow.cuts.clear()
         flow.sent.clear()
         self._flows.pop(flow.number, None)
         self._ready.pop(flow, None)
@@ -565,6 +562,14 @@ class Ingest:
         touched = self._names.close(name)
         if touched is not None:
             self._ledger.change(touched)
+
+    def accuse(self, field: str, error: str) -> None:
+        """End the stream that two owners in a row had in hand when they died (28)."""
+        for flow in self._flows.values():
+            if self._field(flow.number) == field:
+                self._drop_cuts(flow)
+                self._ask_kill(flow, error)
+                return
 
     def _control(
         self, kind: Kind, number: int, name: str, networks: Iterable[str], error: str
@@ -626,7 +631,8 @@ class Ingest:
                 break
         if not flows:
             return None
-        return IngestWork(n_steps, tuple(cuts), tuple(f.seed for f in flows), tuple(flows))
+        hand = f"{self._field(flows[0].number)}#{cuts[0].window}"
+        return IngestWork(n_steps, tuple(cuts), tuple(f.seed for f in flows), tuple(flows), hand)
 
     def _is_full(self) -> bool:
         return self.reading.n_bytes - self._committed_bytes > self._limits.uncommitted_bytes
@@ -667,13 +673,19 @@ class Ingest:
 
     def _poison(self, flow: _Flow, cut: Cut, error: Exception) -> None:
         where = f"stream {flow.name}, window {cut.window}"
-        why = f"EncoderFailed: {where}: {type(error).__name__}: {error}"
-        kill = Kill(StreamId(self._era, flow.number), flow.name, flow.routes, clip_text(why))
-        self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
+        self._drop_cuts(flow)
+        self._ask_kill(flow, f"EncoderFailed: {where}: {type(error).__name__}: {error}")
+
+    def _drop_cuts(self, flow: _Flow) -> None:
         for cut in flow.cuts:
             self._queued -= self._cost(cut.stop - cut.start)
         flow.cuts.clear()
         self._ready.pop(flow, None)
+
+    def _ask_kill(self, flow: _Flow, error: str) -> None:
+        """Through the log, so that a replay ends the stream too (5)."""
+        kill = Kill(StreamId(self._era, flow.number), flow.name, flow.routes, clip_text(error))
+        self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
 
     # ---- checkpoint ---------------------------------------------------------------------------
 

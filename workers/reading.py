@@ -84,7 +84,7 @@ class Reading:
         if end < at:
             raise LogReplacedError(
                 f"topic {topic} ends at offset {end}, but records up to {at} were applied: the log"
-                " was replaced. Deploy the networks that use it again: that starts a new generation."
+                " was replaced. Deploy the networks that use it again, which starts anew."
             )
 
     def positions(self) -> dict[str, Position]:

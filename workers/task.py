@@ -66,6 +66,12 @@ class Work:
     n_steps: int
     windows: tuple[Window, ...]
 
+    @property
+    def hand(self) -> str:
+        """What a suspicious owner names before it steps: its first stream and window (28)."""
+        first = self.windows[0]
+        return f"{stream_field(first.place.node, first.stream.id)}#{first.window}"
+
 
 class Compute(Protocol):
     """The numbers behind a task. All methods are pure; `run` is called on a thread."""
@@ -326,6 +332,13 @@ class Task:
         self._emit(place, _as_abort(batch, stream.window, stream.step), stream.networks)
         self._request_kill(place, stream.id, stream.networks, stream.name, error)
         self._end(stream)
+
+    def accuse(self, field: str, error: str) -> None:
+        """End the stream that two owners in a row had in hand when they died (28)."""
+        for key, stream in self._streams.items():
+            if stream_field(*key) == field:
+                self._abort(stream, error)
+                return
 
     def _lose(self, stream: _Stream, why: str) -> None:
         self._abort(stream, f"InputLost: stream {stream.name} at window {stream.window}: {why}")

@@ -1,0 +1,158 @@
+"""Kafka, as a worker needs it: explicit partitions and offsets, no groups, no automatic anything.
+
+Facts of aiokafka that shape this: it has one produce request in flight per broker, so frames are
+large; it would pick a partition from a key, so the partition is always passed; `earliest` would
+skip truncated records without a word, so the reset policy is `none` and truncation is an error.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from router.settings import Settings
+from topologies.errors import SpikeRouterError
+
+__all__ = ["Bus", "BusError", "Place", "Polled"]
+
+_METADATA_MS: Final = 60_000
+_TOPIC_WAIT_S: Final = 10.0
+_HEADROOM: Final = 100_000  # bytes of a produce request beside its largest record
+
+
+class BusError(SpikeRouterError, RuntimeError):
+    """The broker does not answer, or refuses."""
+
+    retryable = True
+
+
+class Place(NamedTuple):
+    topic: str
+    partition: int
+
+
+class Polled(NamedTuple):
+    """A batch of records per place, and the places whose position is no longer in the log."""
+
+    records: Mapping[Any, list[Any]]
+    lost: tuple[Place, ...]
+
+
+class Bus:
+    """One producer and one consumer of a worker process; use it as `async with Bus(settings)`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=settings.kafka,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+            max_batch_size=settings.max_record_bytes + _HEADROOM,
+            max_request_size=settings.max_record_bytes + _HEADROOM,
+            request_timeout_ms=int(settings.send_timeout_s * 1000),
+            metadata_max_age_ms=_METADATA_MS,
+        )
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            max_partition_fetch_bytes=settings.fetch_max_bytes,
+            metadata_max_age_ms=_METADATA_MS,
+        )
+        self._assigned: set[TopicPartition] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._producer.start()
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._producer.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.gather(self._consumer.stop(), self._producer.stop(), return_exceptions=True)
+
+    # ---- sending ------------------------------------------------------------------------------
+
+    async def send(
+        self, topic: str, key: bytes | None, partition: int, value: bytes
+    ) -> "asyncio.Future[Any]":
+        """Queue a record. The future is done when every in-sync replica has it."""
+        future: asyncio.Future[Any] = await self._producer.send(
+            topic, value, key=key, partition=partition
+        )
+        return future
+
+    async def ensure(self, topics: Iterable[str], n_partitions: int) -> None:
+        """Wait until the topics are there; a broker that may creates them when asked for.
+
+        Raises BusError when one has too few partitions, or none in time.
+        """
+        try:
+            async with asyncio.timeout(_TOPIC_WAIT_S):
+                found = [(t, await self._producer.partitions_for(t)) for t in topics]
+        except (KafkaError, TimeoutError) as error:
+            raise BusError(f"Kafka did not tell of its topics: {error!r}.") from error
+        for topic, partitions in found:
+            if len(partitions) < n_partitions:
+                raise BusError(
+                    f"topic {topic} has {len(partitions)} partitions, but {n_partitions} are asked"
+                    " for: create it with as many, or set SPIKEROUTER_PARTITIONS lower"
+                )
+
+    # ---- reading ------------------------------------------------------------------------------
+
+    async def bounds(self, places: Iterable[Place]) -> dict[Place, tuple[int, int]]:
+        """First retained and next offset of each place."""
+        wanted = [TopicPartition(*p) for p in places]
+        if not wanted:
+            return {}
+        try:
+            first, last = await asyncio.gather(
+                self._consumer.beginning_offsets(wanted), self._consumer.end_offsets(wanted)
+            )
+        except KafkaError as error:
+            raise BusError(f"Kafka did not tell of its offsets: {error!r}.") from error
+        return {Place(tp.topic, tp.partition): (first[tp], last[tp]) for tp in wanted}
+
+    def read(self, offsets: Mapping[Place, int]) -> None:
+        """Read exactly these places, from these offsets on."""
+        wanted = {TopicPartition(*p): o for p, o in offsets.items()}
+        if not wanted:
+            self._consumer.unsubscribe()
+        elif set(wanted) != self._assigned:
+            self._consumer.assign(list(wanted))
+        self._assigned = set(wanted)
+        for place, offset in wanted.items():
+            self._consumer.seek(place, offset)
+
+    def pause(self, places: Iterable[Place]) -> None:
+        """Fetch nothing from these places, and from all others again."""
+        wanted = {TopicPartition(*p) for p in places} & self._assigned
+        paused = set(self._consumer.paused()) if self._assigned else set()
+        if wanted - paused:
+            self._consumer.pause(*(wanted - paused))
+        if paused - wanted:
+            self._consumer.resume(*(paused - wanted))
+
+    async def poll(self, timeout_ms: int) -> Polled:
+        """What has come; waits at most so long for the first record."""
+        if not self._assigned:
+            await asyncio.sleep(timeout_ms / 1000)
+            return Polled({}, ())
+        try:
+            return Polled(await self._consumer.getmany(timeout_ms=timeout_ms), ())
+        except OffsetOutOfRangeError as error:
+            return Polled({}, tuple(Place(tp.topic, tp.partition) for tp in error.args[0]))

@@ -1,0 +1,130 @@
+"""Deployment: artifacts, manifests, topics and task records, in an order that a crash cannot hurt.
+
+1. Artifacts and manifests, so that whoever sees a task can load it.
+2. Topics, with the same number of partitions each.
+3. Task records (PROTOCOL 27: only here, and again without harm).
+4. ROUTE, last: streams that begin after it belong to the network (PROTOCOL 5).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from router.bus import Bus
+from router.records import Route, encode_record
+from router.settings import Settings
+from router.store.calls import TaskId, TaskSpec
+from router.store.redis import RedisStore
+from router.topics import DEAD_LETTER, check_name, in_topic, out_topic, spikes_topic
+from topologies.compiled import CompiledNetwork
+from topologies.errors import SpikeRouterError
+
+__all__ = ["DeployError", "Deployed", "deploy", "deploy_compiled", "load_networks", "task_specs"]
+
+
+class DeployError(SpikeRouterError, ValueError):
+    """A network cannot be deployed beside those that are."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a deployment wrote: how many tasks there are, and how many of them are new."""
+
+    networks: tuple[str, ...]
+    n_tasks: int
+    n_new: int
+
+
+async def deploy(
+    settings: Settings, networks: Sequence[str | CompiledNetwork], *, partitions: int | None = None
+) -> Deployed:
+    """Compile (names from the zoo, or files) and deploy; repeat it freely.
+
+    Raises DeployError, BusError or StoreUnavailable.
+    """
+    from topologies.loader import load_network
+
+    from topologies.compiler import compile_network
+
+    compiled = [
+        n if isinstance(n, CompiledNetwork) else compile_network(load_network(n)) for n in networks
+    ]
+    n_partitions = settings.partitions if partitions is None else partitions
+    async with (
+        RedisStore.connect(settings.redis, timeout=settings.store_timeout_s) as store,
+        Bus(settings) as bus,
+    ):
+        return await deploy_compiled(settings, store, bus, compiled, n_partitions)
+
+
+async def deploy_compiled(
+    settings: Settings,
+    store: RedisStore,
+    bus: Bus,
+    networks: Sequence[CompiledNetwork],
+    n_partitions: int,
+) -> Deployed:
+    """Deploy through connections that are open already."""
+    existing = await load_networks(store)
+    everything = {**existing, **{n.name: n for n in networks}}
+    for network in networks:
+        check_name(network.name)
+        _check_beside(network, everything.values())
+    for network in networks:  # 1
+        for operator in network.operators.values():
+            await store.put_artifact(operator.id, operator.to_bytes())
+        await store.put_manifest(network.name, network.to_bytes())
+    await bus.ensure(_topics(networks), n_partitions)  # 2
+    specs = [s for n in networks for s in task_specs(n, n_partitions)]
+    settle_ms = settings.lease_ttl_ms if existing else 0
+    fresh = [await store.create_task(spec, settle_ms=settle_ms) for spec in specs]  # 3
+    for name in dict.fromkeys(n.input.name for n in networks):  # 4
+        routes = tuple(sorted(n.name for n in everything.values() if n.input.name == name))
+        value = encode_record(Route(routes))
+        for partition in range(n_partitions):
+            await (await bus.send(in_topic(name), None, partition, value))
+    return Deployed(tuple(n.name for n in networks), len(specs), sum(fresh))
+
+
+async def load_networks(store: RedisStore) -> dict[str, CompiledNetwork]:
+    """All deployed networks, without weights, by name."""
+    manifests = {name: await store.get_manifest(name) for name in await store.list_networks()}
+    return {n: CompiledNetwork.from_bytes(d) for n, d in manifests.items() if d is not None}
+
+
+def task_specs(network: CompiledNetwork, n_partitions: int) -> list[TaskSpec]:
+    """One task per operator, synapse group and partition. The cost is in neurons plus synapses."""
+    specs = []
+    for operator, summary in network.summaries.items():
+        whole = max(1, summary.cost.n_neurons + summary.cost.n_synapses)
+        for group in network.groups[operator]:
+            cost = max(1, whole * (group.hi - group.lo) // summary.output.n)
+            for partition in range(n_partitions):
+                task = TaskId(operator, group.index, partition)
+                specs.append(TaskSpec(task, summary.kind, cost))
+    return specs
+
+
+def _topics(networks: Iterable[CompiledNetwork]) -> list[str]:
+    topics = {DEAD_LETTER: None}
+    for network in networks:
+        topics[in_topic(network.input.name)] = None
+        topics[out_topic(network.name)] = None
+        topics.update(dict.fromkeys(spikes_topic(o) for o in network.summaries))
+    return list(topics)
+
+
+def _check_beside(network: CompiledNetwork, others: Iterable[CompiledNetwork]) -> None:
+    """Networks on one input share its declaration; operators keep their first cut."""
+    for other in others:
+        if other.input.name == network.input.name and other.input != network.input:
+            raise DeployError(
+                f"network {network.name} declares input {network.input.name} otherwise than"
+                f" {other.name} does: give it the same declaration (windows up to"
+                f" {other.input.longest_window} steps), or another input name"
+            )
+        for operator in set(network.groups) & set(other.groups):
+            if network.groups[operator] != other.groups[operator]:
+                raise DeployError(
+                    f"operator {operator} is deployed with {len(other.groups[operator])} synapse"
+                    f" groups for {other.name}: compile {network.name} with the same cut"
+                )

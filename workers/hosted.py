@@ -1,0 +1,223 @@
+"""One task at work on this host: the async shell around a tenancy.
+
+Two loops share the tenancy. `_apply` takes micro-batches, has them computed on a thread and sends
+what comes out; `_checkpoint` runs the steps of `workers.tenancy`. Neither decides anything.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from router.bus import Bus
+from router.settings import Settings
+from router.store.calls import Claimed, CommitOutcome
+from router.store.errors import StoreUnavailable
+from router.store.redis import RedisStore
+from topologies.errors import SpikeRouterError
+from workers.reading import Record
+from workers.tenancy import Tenancy, TenancyLostError
+from workers.tenant import Output, Tenant
+
+__all__ = ["Hosted", "SendFailedError"]
+
+_TICK_S: Final = 0.5
+_RETRY_S: Final = 0.05
+_log = logging.getLogger(__name__)
+
+
+class SendFailedError(SpikeRouterError, RuntimeError):
+    """Kafka refused an output for good: the tenancy ends, nothing is skipped (PROTOCOL 12)."""
+
+
+class Hosted:
+    """Runs one tenancy until it is lost, handed over or cancelled."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        claim: Claimed,
+        tenant: Tenant,
+        bus: Bus,
+        store: RedisStore,
+        pool: Executor,
+        started_with: int,
+    ) -> None:
+        self.claim = claim
+        self.tenant = tenant
+        self.tenancy = Tenancy(claim.task, claim.token, tenant, started_with)
+        self.caught_up = asyncio.Event()
+        self.committed_at = 0.0
+        self.seek: Callable[[], None] = lambda: None
+        self._settings = settings
+        self._bus = bus
+        self._store = store
+        self._pool = pool
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._interval = settings.checkpoint_interval_ms / 1000
+        self._busy = False
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self._bytes_at_commit = 0
+
+    # ---- what the host calls ------------------------------------------------------------------
+
+    def deliver(self, record: Record) -> bool:
+        """Hand a record in; False when a network must be looked up first."""
+        return self.tenant.receive(record)
+
+    def wake(self) -> None:
+        """There may be something to apply or to send."""
+        if not self.caught_up.is_set() and self.tenancy.is_caught_up():
+            self.caught_up.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until the tenancy ends. Raises what ended it."""
+        self.wake()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._apply())
+            group.create_task(self._checkpoint())
+            group.create_task(self._tick())
+
+    async def hand_over(self) -> None:
+        """Apply no more, write a last checkpoint, give the lease back."""
+        self._stopping = True
+        while self._busy or self.tenancy.is_committing:
+            await self._wait_progress(self._interval)
+        await self._send_outputs()
+        if self.tenancy.begin():
+            await self._commit()
+        await self._store.release(self.claim.task, self.claim.token)
+
+    # ---- loops --------------------------------------------------------------------------------
+
+    async def _apply(self) -> None:
+        loop = asyncio.get_running_loop()
+        tenant = self.tenant
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._raise_failure()
+            while not self._stopping and (work := tenant.work()) is not None:
+                self._busy = True
+                try:
+                    if self.claim.suspicious and not await self._show_hand(work):
+                        raise TenancyLostError(f"Task {self.claim.task} is another worker's now.")
+                    result = await loop.run_in_executor(self._pool, tenant.compute, work)
+                    tenant.apply(work, result)
+                finally:
+                    self._busy = False
+                await self._send_outputs()
+                self._raise_failure()
+            await self._send_outputs()
+            if tenant.take_seeks():
+                self.seek()
+            if not self.caught_up.is_set() and self.tenancy.is_caught_up():
+                self.caught_up.set()
+            self._progress.set()
+
+    async def _checkpoint(self) -> None:
+        """Commit every interval while something changes, and at once when much was read."""
+        while True:
+            await self._until_due()
+            if not self._stopping and self.tenancy.begin():
+                await self._send_outputs()
+                await self._commit()
+                self._wake.set()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self.tenant.tick(loop.time())
+            self._wake.set()
+            await asyncio.sleep(_TICK_S)
+
+    # ---- checkpoint ---------------------------------------------------------------------------
+
+    async def _until_due(self) -> None:
+        """The interval is over, or `checkpoint_bytes` were read; then wait for a quiet instant.
+
+        A snapshot between two micro-batches has few waiting windows in its inbox.
+        """
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._interval
+        while (left := due - loop.time()) > 0 and not self._read_much():
+            await self._wait_progress(left)
+        latest = loop.time() + self._interval
+        while self._busy and loop.time() < latest:
+            await self._wait_progress(self._interval)
+
+    def _read_much(self) -> bool:
+        read = self.tenant.reading.n_bytes - self._bytes_at_commit
+        return read > self._settings.checkpoint_bytes
+
+    async def _commit(self) -> None:
+        """Steps 2 to 5 of `workers.tenancy`. Raises TenancyLostError when the task must go."""
+        while (plan := self.tenancy.plan(secrets.token_hex(8))) is None:
+            self._raise_failure()
+            await self._wait_progress(self._interval)
+        outcome: CommitOutcome | None = None
+        try:
+            await self._store.write_blobs(plan.blobs)
+            outcome = await self._store.run(plan.call)
+        except StoreUnavailable as error:
+            _log.warning("checkpoint of %s is in doubt: %s", self.claim.task, error)
+            await asyncio.sleep(_RETRY_S)
+        if outcome is not CommitOutcome.OK:
+            self.tenant.counts["checkpoints_refused_total"] += 1
+        if outcome is CommitOutcome.TOKEN:
+            self.tenant.counts["fenced_writes_total"] += 1
+        self.tenancy.finished(outcome)
+        self._bytes_at_commit = self.tenant.reading.n_bytes
+        if outcome is CommitOutcome.OK:
+            self.tenant.counts["checkpoints_total"] += 1
+            self.committed_at = asyncio.get_running_loop().time()
+
+    async def _wait_progress(self, seconds: float) -> None:
+        self._progress.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._progress.wait()
+        except TimeoutError:
+            return
+
+    # ---- sending ------------------------------------------------------------------------------
+
+    async def _send_outputs(self) -> None:
+        for index, output in self.tenancy.take_outputs():
+            await self._send(index, output)
+
+    async def _send(self, index: int, output: Output) -> None:
+        future = await self._bus.send(*output)
+
+        def done(acknowledged: Awaitable[Any]) -> None:
+            self._on_acknowledged(index, acknowledged)
+
+        future.add_done_callback(done)
+
+    def _on_acknowledged(self, index: int, future: Any) -> None:
+        if future.cancelled():
+            self._failure = SendFailedError(f"An output of task {self.claim.task} was not sent.")
+        elif (error := future.exception()) is not None:
+            self._failure = SendFailedError(
+                f"Kafka did not take an output of task {self.claim.task}: {error!r}."
+            )
+        else:
+            self.tenancy.acknowledged(index)
+            if self.tenancy.is_committing:
+                self._progress.set()
+            return
+        self._wake.set()
+        self._progress.set()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def _show_hand(self, work: Any) -> bool:
+        """Write what is about to be stepped, so that a crash names it (28)."""
+        return await self._store.hand(self.claim.task, self.claim.token, work.hand)
