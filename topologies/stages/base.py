@@ -204,6 +204,13 @@ class Encoder(Stage):
     role: ClassVar[Role] = "encoder"
 
     @abstractmethod
+    def validate(self, sample: Array) -> Array:
+        """The sample, (*shape) or for events (T, *shape), as it is encoded.
+
+        Raises StageError when it is not what the input declares.
+        """
+
+    @abstractmethod
     def encode(self, values: Array, start: Array, n_steps: int, seeds: Array) -> Array:
         """Encodes one window of B streams.
 
