@@ -206,3 +206,7 @@ def _show(stack: Stack, *, as_json: bool) -> None:
     console = Console()
     console.print(table)
     console.print("Ctrl-C stops everything.")
+
+
+if __name__ == "__main__":
+    main()
