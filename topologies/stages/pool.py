@@ -102,9 +102,8 @@ class MaxPool(_Pool):
         """(B, T, C, H, W) -> (B, T, C, Ho, Wo) in the input's dtype."""
         (x,) = inputs
         limits = np.finfo(x.dtype) if x.dtype.kind == "f" else np.iinfo(x.dtype)
-        pooled: Array = windows(x, self.kernel, self.stride, self.padding, lowest).max(
-            axis=(-2, -1)
-        )
+        view = windows(x, self.kernel, self.stride, self.padding, float(limits.min))
+        pooled: Array = view.max(axis=(-2, -1))
         return pooled, state
 
 
