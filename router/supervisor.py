@@ -28,6 +28,7 @@ from router.embedded import EmbeddedBroker, EmbeddedError, EmbeddedStore, comman
 from router.settings import Settings
 from router.status import StatusRows, status_rows
 from router.store.redis import RedisStore
+from topologies.compiled import CompiledNetwork
 from topologies.errors import SpikeRouterError
 
 __all__ = [
@@ -61,12 +62,13 @@ class StackError(SpikeRouterError, RuntimeError):
 class StackOptions:
     """What a stack consists of.
 
-    `kafka` and `redis` name real servers; None starts embedded ones. `worker_settings` changes
-    settings of single workers: name -> setting -> value. With `restart` False a process that
-    dies stays dead. `appendonly` lets the embedded store write its log to disk.
+    `networks` are names from the zoo, files, or compiled networks. `kafka` and `redis` name real
+    servers; None starts embedded ones. `worker_settings` changes settings of single workers:
+    name -> setting -> value. With `restart` False a process that dies stays dead. `appendonly`
+    lets the embedded store write its log to disk.
     """
 
-    networks: Sequence[str] = ()
+    networks: Sequence[str | CompiledNetwork] = ()
     n_workers: int = 3
     gateway: bool = True
     kafka: str | None = None
