@@ -28,6 +28,7 @@ SHELL: Final = frozenset(
         "router.supervisor",
         "workers.__main__",
         "workers.host",
+        "workers.hosted",
     }
 )
 
