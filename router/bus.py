@@ -138,6 +138,11 @@ class Bus:
         for place, offset in wanted.items():
             self._consumer.seek(place, offset)
 
+    def end(self, place: Place) -> int | None:
+        """Next offset of a place, as of the last fetch; None before the first."""
+        tp = TopicPartition(*place)
+        return self._consumer.highwater(tp) if tp in self._assigned else None
+
     def pause(self, places: Iterable[Place]) -> None:
         """Fetch nothing from these places, and from all others again."""
         wanted = {TopicPartition(*p) for p in places} & self._assigned

@@ -4,7 +4,7 @@ Pure and without memory: what a window gives depends on its inputs, its state an
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -198,7 +198,7 @@ class EncoderEncode:
     def _sample(self, piece: Piece) -> Array:
         dtype = np.dtype(piece.dtype).newbyteorder("<")
         values = np.frombuffer(piece.payload, dtype).reshape(self._spec.input.shape)
-        return cast(Array, self._encoder.validate(values))
+        return self._encoder.validate(values)
 
     def _samples(self, cut: Cut, seed: int) -> Array:
         """A window of several samples, or with silence in it."""
@@ -227,7 +227,8 @@ class EncoderEncode:
             n_steps = piece.stop - piece.start
             return unpack([piece.payload], n_steps, self._out.n, self._out.low, self._out.high)[0]
         values = np.frombuffer(piece.payload, np.dtype(piece.dtype).newbyteorder("<"))
-        return self._steps_of(values).astype(np.int32)
+        steps: Array = self._steps_of(values).astype(np.int32)
+        return steps
 
 
 def _is_whole(cut: Cut) -> bool:

@@ -191,6 +191,10 @@ class Ingest:
     def n_streams(self) -> int:
         return len(self._flows)
 
+    @property
+    def n_waiting(self) -> int:
+        return sum(len(flow.cuts) for flow in self._flows.values())
+
     def start(self) -> dict[str, int]:
         first = self.reading.start()
         if self._era == 0:

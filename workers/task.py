@@ -186,6 +186,10 @@ class Task:
     def n_streams(self) -> int:
         return len(self._streams)
 
+    @property
+    def n_waiting(self) -> int:
+        return len(self._ready)
+
     def update(self, spec: TaskSpec) -> None:
         """A network was deployed or removed: take its places in, from its first stream on."""
         new = set(spec.topics) - set(self.spec.topics)

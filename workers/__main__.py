@@ -1,0 +1,62 @@
+"""The worker process: `python -m workers --name NAME`, settings from the environment."""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+
+from router.bus import Bus
+from router.settings import Settings
+from router.store.calls import TaskId
+from router.store.redis import RedisStore
+from workers.host import Host
+
+
+async def _serve(settings: Settings, alone: TaskId | None) -> None:
+    async with (
+        RedisStore.connect(settings.redis, timeout=settings.store_timeout_s) as store,
+        Bus(settings) as bus,
+    ):
+        host = Host(settings, store, bus, alone)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, host.stop)
+        if alone is not None:
+            loop.add_reader(sys.stdin.fileno(), _die_with_parent)
+        await host.run()
+
+
+def _die_with_parent() -> None:
+    """The pipe to the process that started us is closed: nobody would end us any more."""
+    if not os.read(sys.stdin.fileno(), 1):
+        os._exit(1)
+
+
+def main() -> None:
+    """Read the command line and the environment, and serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("--name", default="", help="name, unique among live workers")
+    parser.add_argument("--only", default="", help="serve this one suspicious task, then end")
+    options = parser.parse_args()
+    settings = Settings.load()
+    name = options.name or settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+    alone = TaskId.parse(options.only) if options.only else None
+    settings = settings.changed(worker_name=f"{name}-{os.getpid()}" if alone else name)
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    gc.freeze()
+    asyncio.run(_serve(settings, alone))
+
+
+if __name__ == "__main__":
+    main()

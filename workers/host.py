@@ -1,0 +1,496 @@
+"""A worker process: claims tasks, feeds them records, and gives them back.
+
+Four kinds of loop in one task group: `_lease` asks the store what the lease book says is due,
+`_fetch` reads Kafka for all tasks at once, each task has its own loops (`workers.hosted`), and
+`_report` tells the store how it goes. What is decided is decided in the pure modules.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from router.bus import Bus, BusError, Place, Polled
+from router.deploy import load_networks
+from router.settings import Settings
+from router.status import task_detail
+from router.store.calls import Claimed, Info, TaskId
+from router.store.errors import StoreError
+from router.store.redis import RedisStore
+from topologies.compiled import CompiledNetwork, Group, Operator
+from topologies.errors import SpikeRouterError
+from topologies.stages.base import Encoder
+from workers.compute import EncoderEncode, KernelCompute
+from workers.conformance import admit
+from workers.hosted import Hosted
+from workers.ingest import Fresh, Ingest
+from workers.kernel import Kernel, check_subnormals
+from workers.leases import (
+    Granted,
+    LeaseBook,
+    LeaseCall,
+    LeaseEvent,
+    Lost,
+    Regained,
+    Suspicious,
+    Wanted,
+)
+from workers.reading import LogReplacedError, Record
+from workers.snapshot import Stored
+from workers.spec import ingest_spec, task_spec
+from workers.task import Task
+from workers.tenancy import TenancyLostError, stored_of
+from workers.tenant import Limits, Tenant
+
+__all__ = ["Host", "HostError"]
+
+_POLL_MS: Final = 200
+_RETRY_S: Final = 0.1
+_REPORT_S: Final = 0.25
+_LEASE_PACE_S: Final = 0.02
+_HAND_OVER_S: Final = 5.0
+_SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
+_log = logging.getLogger(__name__)
+
+
+class HostError(SpikeRouterError, RuntimeError):
+    """This worker cannot serve what it was given."""
+
+
+@dataclass
+class _Running:
+    """A task here: its loops, and when each phase of taking it over was done (wall clock, ms)."""
+
+    hosted: Hosted
+    loops: asyncio.Task[None]
+    times: dict[str, float]
+
+
+class Host:
+    """Runs tasks until `stop` is called; `alone` names the one task a process is started for."""
+
+    def __init__(
+        self, settings: Settings, store: RedisStore, bus: Bus, alone: TaskId | None = None
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._bus = bus
+        self._alone = alone
+        self._book = LeaseBook(
+            settings.worker_name, range(settings.partitions), settings.lease_ttl_ms,
+            kinds=settings.kinds, new_token=lambda: secrets.token_hex(8),
+            capacity=settings.capacity, limit=1, alone=alone,
+        )  # fmt: skip
+        self._pool = ThreadPoolExecutor(
+            settings.compute_threads, "compute", initializer=check_subnormals
+        )
+        self._running: dict[TaskId, _Running] = {}
+        self._starting: dict[TaskId, asyncio.Task[None]] = {}
+        self._readers: dict[Place, list[Hosted]] = {}
+        self._networks: dict[str, CompiledNetwork] = {}
+        self._removed: set[str] = set()
+        self._kernels: dict[tuple[str, int], Kernel] = {}
+        self._stopping = asyncio.Event()
+        self._rousing = asyncio.Event()
+        self._assignment_changed = False
+        self._recoveries: list[dict[str, Any]] = []
+        self._group = asyncio.TaskGroup()
+
+    # ---- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until `stop` is called and everything is handed over."""
+        async with self._group:
+            lease = self._group.create_task(self._lease())
+            helpers = [self._group.create_task(loop()) for loop in (self._fetch, self._report)]
+            await lease
+            for helper in helpers:
+                helper.cancel()
+            for running in self._running.values():
+                running.loops.cancel()
+        self._pool.shutdown(wait=False)
+
+    def stop(self) -> None:
+        """Hand everything over, then return from `run`."""
+        self._stopping.set()
+        self._rousing.set()
+
+    # ---- leases -------------------------------------------------------------------------------
+
+    async def _lease(self) -> None:
+        while not self._book.is_over:
+            if self._stopping.is_set() and not self._book.is_stopping:
+                self._begin_stop()
+            for call in self._book.due(_now_ms()):
+                self._group.create_task(self._ask(call))
+            self._rousing.clear()
+            try:
+                async with asyncio.timeout(_LEASE_PACE_S):
+                    await self._rousing.wait()
+            except TimeoutError:
+                continue
+
+    def _begin_stop(self) -> None:
+        self._book.stop()
+        for task in (*self._book.tasks,):
+            self._group.create_task(self._hand_over(task))
+
+    async def _ask(self, call: LeaseCall) -> None:
+        try:
+            reply = await self._store.run(call.call)
+        except StoreError as error:
+            _log.warning("%s: %s", call.verb, error)
+            await asyncio.sleep(_RETRY_S)
+            self._book.failed(call, _now_ms())
+        else:
+            for event in self._book.replied(call, reply, _now_ms()):
+                self._act(event)
+        self._rousing.set()
+
+    def _act(self, event: LeaseEvent) -> None:
+        match event:
+            case Granted(claimed):
+                starting = self._group.create_task(self._start(claimed))
+                self._starting[claimed.task] = starting
+            case Regained(task, token):
+                if running := self._running.get(task):
+                    running.hosted.tenancy.token = token
+                    running.hosted.tenancy.full = True
+            case Lost(task):
+                self._drop(task, "another worker has it")
+            case Wanted(task):
+                self._group.create_task(self._hand_over(task))
+            case Suspicious(task):
+                self._group.create_task(self._run_alone(task))
+
+    async def _hand_over(self, task: TaskId) -> None:
+        """Checkpoint, stop, release; what takes too long is left to its deadline."""
+        if starting := self._starting.get(task):
+            await asyncio.wait([starting])
+        running = self._running.get(task)
+        if running is not None:
+            try:
+                async with asyncio.timeout(_HAND_OVER_S):
+                    await running.hosted.hand_over()
+            except (TimeoutError, SpikeRouterError) as error:
+                _log.warning("task %s was not handed over: %s", task, error)
+                self._book.drop(task)
+            self._drop(task, "handed over")
+        self._book.release(task)
+        self._rousing.set()
+
+    async def _run_alone(self, task: TaskId) -> None:
+        """A suspicious task gets a process of its own; it dies with this one (28)."""
+        _log.warning("task %s took two owners with it: it runs in a process of its own", task)
+        command = (sys.executable, "-m", "workers", "--only", str(task))
+        child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        try:
+            await child.wait()
+        finally:
+            if child.returncode is None:
+                child.kill()
+
+    # ---- taking a task over -------------------------------------------------------------------
+
+    async def _start(self, claimed: Claimed) -> None:
+        """Load the operator, restore the checkpoint, find the place in the logs, begin."""
+        task = claimed.task
+        times = {"idle_ms": claimed.idle_ms, "claimed": time.time() * 1000}
+        try:
+            tenant, number = await self._restore(claimed)
+            hosted = Hosted(
+                self._settings, claimed, tenant, self._bus, self._store, self._pool, number
+            )
+            await self._position(hosted)
+        except LogReplacedError as error:
+            _log.error("task %s cannot go on: %s", task, error)
+            self._book.fail(task, str(error))
+            return
+        except (StoreError, BusError, SpikeRouterError) as error:
+            _log.error("task %s does not start here: %s", task, error)
+            self._book.drop(task)
+            return
+        finally:
+            self._starting.pop(task, None)
+        times["restored"] = time.time() * 1000
+        hosted.seek = lambda: self._reread(hosted)
+        loops = self._group.create_task(self._keep(hosted, times))
+        self._running[task] = _Running(hosted, loops, times)
+        self._reread(hosted)
+        hosted.wake()
+
+    async def _restore(self, claimed: Claimed) -> tuple[Tenant, int]:
+        task = claimed.task
+        stored = stored_of(await self._store.load(task))
+        if not any(task.operator in n.summaries for n in self._networks.values()):
+            await self._refresh()
+        limits = self._limits(claimed)
+        if claimed.kind == "ingest":
+            tenant: Tenant = await self._ingest(task, limits, stored)
+        else:
+            tenant = await self._task(task, limits, stored)
+        if claimed.hand_count >= _SUSPECT_AFTER:
+            field, _, window = claimed.hand_last.rpartition("#")
+            error = f"PoisonBatch: window {window} of operator {task.operator} ended two workers"
+            tenant.accuse(field, error)
+        return tenant, 0 if stored is None else stored.number
+
+    async def _ingest(self, task: TaskId, limits: Limits, stored: Stored | None) -> Ingest:
+        spec = ingest_spec(self._networks, task.operator, task.partition, self._removed)
+        operator = await self._operator(task.operator)
+        encoder = operator.program.stages[-1]
+        if not isinstance(encoder, Encoder):
+            raise HostError(f"operator {task.operator} is no ingest: it has no encoder")
+        place = Place(spec.in_topic, task.partition)
+        first, last = (await self._bus.bounds([place]))[place]
+        era = (int(time.time() * 1000) << 20) | secrets.randbits(20)
+        return Ingest(spec, EncoderEncode(spec, encoder), limits, Fresh(era, first, last), stored)
+
+    async def _task(self, task: TaskId, limits: Limits, stored: Stored | None) -> Task:
+        spec = task_spec(
+            self._networks, task.operator, task.group, task.partition, self._removed
+        )
+        kernel = self._kernels.get((task.operator, task.group))
+        if kernel is None:
+            operator = await self._operator(task.operator)
+            loop = asyncio.get_running_loop()
+            kernel = await loop.run_in_executor(None, self._load_kernel, operator, spec.group)
+            self._kernels[task.operator, task.group] = kernel
+        return Task(spec, KernelCompute(spec, kernel), limits, stored)
+
+    def _load_kernel(self, operator: Operator, group: Group) -> Kernel:
+        """Every worker tests an operator against the reference before it serves it."""
+        return admit(operator, group, self._settings.backend, self._settings.max_batch)
+
+    async def _operator(self, operator: str) -> Operator:
+        data = await self._store.get_artifact(operator)
+        if data is None:
+            raise HostError(f"the store has no artifact of operator {operator}: deploy again")
+        return Operator.from_bytes(data, expected=operator)
+
+    async def _refresh(self) -> None:
+        networks = await load_networks(self._store)
+        self._removed |= set(self._networks) - set(networks)
+        self._removed -= set(networks)
+        self._networks = networks
+
+    def _limits(self, claimed: Claimed) -> Limits:
+        settings = self._settings
+        return Limits(
+            max_batch=1 if claimed.suspicious else settings.max_batch,
+            uncommitted_bytes=settings.uncommitted_bytes,
+            flight_bytes=settings.unconfirmed_bytes,
+            stream_windows=settings.unconfirmed_windows,
+            deadline_s=settings.progress_deadline_s,
+        )
+
+    async def _position(self, hosted: Hosted) -> None:
+        """Compare the positions with the logs: lost records, and logs that were replaced (30)."""
+        tenant, partition = hosted.tenant, hosted.claim.task.partition
+        starts = tenant.start()
+        bounds = await self._bus.bounds(Place(t, partition) for t in starts)
+        for topic in starts:
+            first, last = bounds[Place(topic, partition)]
+            tenant.reading.check_end(topic, last)
+            if first > tenant.reading.offset(topic):
+                tenant.truncated(topic, first)
+        hosted.tenancy.replay_to({t: bounds[Place(t, partition)][1] for t in starts})
+
+    # ---- running ------------------------------------------------------------------------------
+
+    async def _keep(self, hosted: Hosted, times: dict[str, float]) -> None:
+        """Run a task's loops to their end; a task's failure never ends the worker."""
+        task = hosted.claim.task
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(hosted.run())
+                group.create_task(self._note_recovery(hosted, times))
+                if self._alone is not None:
+                    group.create_task(self._leave_once_committed(hosted))
+        except* TenancyLostError as lost:
+            _log.warning("task %s: %s", task, lost.exceptions[0])
+            self._book.doubt(task)
+            self._book.drop(task)
+        except* LogReplacedError as replaced:
+            _log.error("task %s: %s", task, replaced.exceptions[0])
+            self._book.fail(task, str(replaced.exceptions[0]))
+        except* Exception as failed:  # noqa: BLE001 - a task's top: log it and end the task
+            _log.exception("task %s ends here", task, exc_info=failed)
+            self._book.drop(task)
+        self._forget(task, hosted)
+        self._rousing.set()
+
+    async def _note_recovery(self, hosted: Hosted, times: dict[str, float]) -> None:
+        await hosted.caught_up.wait()
+        times["caught_up"] = time.time() * 1000
+        claim = hosted.claim
+        entry = {"task": str(claim.task), "previous": claim.previous, **times}
+        entry["windows_replayed"] = hosted.tenant.counts["windows_replayed_total"]
+        self._recoveries = [*self._recoveries[-9:], entry]
+
+    async def _leave_once_committed(self, hosted: Hosted) -> None:
+        """The suspicion is over with the next checkpoint: give the task back to the pool (28)."""
+        while not hosted.tenancy.n_commits:
+            await asyncio.sleep(_RETRY_S)
+        self.stop()
+
+    def _drop(self, task: TaskId, why: str) -> None:
+        running = self._running.get(task)
+        if running is not None:
+            _log.info("task %s stops here: %s", task, why)
+            self._forget(task, running.hosted)
+            running.loops.cancel()
+
+    def _forget(self, task: TaskId, hosted: Hosted) -> None:
+        running = self._running.get(task)
+        if running is not None and running.hosted is hosted:
+            del self._running[task]
+            self._assign()
+
+    # ---- reading ------------------------------------------------------------------------------
+
+    def _assign(self) -> None:
+        """Which task reads which place."""
+        self._readers = {}
+        for running in self._running.values():
+            hosted = running.hosted
+            for topic in hosted.tenant.topics:
+                place = Place(topic, hosted.claim.task.partition)
+                self._readers.setdefault(place, []).append(hosted)
+        self._assignment_changed = True
+
+    def _reread(self, hosted: Hosted) -> None:
+        """This task needs records from other offsets on: seek to the lowest of all (6)."""
+        if hosted.claim.task in self._running:
+            self._assign()
+
+    def _seek(self) -> None:
+        self._assignment_changed = False
+        starts: dict[Place, int] = {}
+        for running in self._running.values():
+            hosted = running.hosted
+            for topic, offset in hosted.tenant.start().items():
+                place = Place(topic, hosted.claim.task.partition)
+                starts[place] = min(offset, starts.get(place, offset))
+        self._bus.read(starts)
+
+    async def _fetch(self) -> None:
+        while True:
+            if self._assignment_changed:
+                self._seek()
+            self._bus.pause(self._paused())
+            try:
+                polled = await self._bus.poll(_POLL_MS if self._readers else 20)
+            except BusError as error:
+                _log.warning("%s", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if polled.lost:
+                await self._lost(polled.lost)
+            if not self._assignment_changed:
+                await self._dispatch(polled)
+
+    def _paused(self) -> Iterable[Place]:
+        """Only inputs pause, and only while ingest may send no more (18)."""
+        for running in self._running.values():
+            hosted = running.hosted
+            for topic in hosted.tenant.paused_topics:
+                yield Place(topic, hosted.claim.task.partition)
+
+    async def _dispatch(self, polled: Polled) -> None:
+        for at, messages in polled.records.items():
+            readers = self._readers.get(Place(at.topic, at.partition), ())
+            records = [
+                Record(at.topic, m.offset, m.timestamp, m.key, m.value or b"") for m in messages
+            ]
+            for hosted in tuple(readers):
+                await self._deliver(hosted, records)
+
+    async def _deliver(self, hosted: Hosted, records: list[Record]) -> None:
+        try:
+            for record in records:
+                if not hosted.deliver(record):
+                    await self._update(hosted)
+                    if not hosted.deliver(record):
+                        raise HostError(f"a record of {record.topic} names networks nobody knows")
+        except LogReplacedError as error:
+            self._book.fail(hosted.claim.task, str(error))
+            self._drop(hosted.claim.task, str(error))
+        except SpikeRouterError as error:
+            _log.error("task %s: %s", hosted.claim.task, error)
+            self._book.drop(hosted.claim.task)
+            self._drop(hosted.claim.task, "it cannot read its input")
+        hosted.wake()
+
+    async def _update(self, hosted: Hosted) -> None:
+        """A network was deployed or removed: look it up, then go on with the same record."""
+        await self._refresh()
+        task, tenant = hosted.claim.task, hosted.tenant
+        known = self._removed | self._named_in_vain()
+        if isinstance(tenant, Ingest):
+            tenant.update(ingest_spec(self._networks, task.operator, task.partition, known))
+        elif isinstance(tenant, Task):
+            spec = task_spec(self._networks, task.operator, task.group, task.partition, known)
+            tenant.update(spec)
+        if tenant.take_seeks():
+            self._reread(hosted)
+
+    def _named_in_vain(self) -> set[str]:
+        return set()
+
+    async def _lost(self, places: Iterable[Place]) -> None:
+        """Positions that are no longer in the log: truncated below, or replaced."""
+        try:
+            bounds = await self._bus.bounds(places)
+        except BusError as error:
+            _log.warning("%s", error)
+            return
+        for place, (first, last) in bounds.items():
+            for hosted in tuple(self._readers.get(place, ())):
+                try:
+                    hosted.tenant.reading.check_end(place.topic, last)
+                    hosted.tenant.truncated(place.topic, first)
+                except LogReplacedError as error:
+                    self._book.fail(hosted.claim.task, str(error))
+                    self._drop(hosted.claim.task, str(error))
+                hosted.wake()
+        self._assignment_changed = True
+
+    # ---- status -------------------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        while True:
+            self._book.details = self._details()
+            await asyncio.sleep(_REPORT_S)
+
+    def _details(self) -> dict[str, Info]:
+        now = asyncio.get_running_loop().time()
+        details: dict[str, Info] = {"backend": self._settings.backend}
+        totals: Counter[str] = Counter()
+        for task, running in self._running.items():
+            tenant = running.hosted.tenant
+            details[task_detail(task, "lag_records")] = self._lag_records(running.hosted)
+            details[task_detail(task, "lag_windows")] = tenant.n_waiting
+            details[task_detail(task, "streams")] = tenant.n_streams
+            age = int((now - running.hosted.committed_at) * 1000)
+            details[task_detail(task, "checkpoint_age_ms")] = age
+            totals.update(tenant.counts)
+        details["counts"] = json.dumps(totals)
+        details["recoveries"] = json.dumps(self._recoveries)
+        return details
+
+    def _lag_records(self, hosted: Hosted) -> int:
+        partition, reading = hosted.claim.task.partition, hosted.tenant.reading
+        ends = ((t, self._bus.end(Place(t, partition))) for t in hosted.tenant.topics)
+        return sum(max(0, end - reading.offset(t)) for t, end in ends if end is not None)
+
+
+def _now_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)
