@@ -52,7 +52,8 @@ local function settling(now, ttl)
     return ttl
   end
   local settled, seen = tonumber(known[2]), tonumber(known[3])
-  local stop = math.min(settled, now + ttl)
+  -- Settling that was over stays over, and lasts no more than a TTL, when the clock jumps back.
+  local stop = math.min(settled, settled > seen and now + ttl or now)
   if now - math.max(stop, seen) > ttl and anything_leased() then
     stop = now + ttl
   end
