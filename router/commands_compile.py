@@ -1,0 +1,190 @@
+"""The command `spikerouter compile`: what a network becomes."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from safetensors.numpy import load_file
+
+from topologies.compiled import CompiledNetwork
+from topologies.compiler import Capacity, compile_with_errors
+from topologies.compiler.draw import draw_svg, draw_text
+from topologies.compiler.plan import Plan, make_plan
+from topologies.compiler.quantise import Bits
+from topologies.compiler.report import Report, make_report
+from topologies.errors import SpikeRouterError
+from topologies.loader import load_network
+from topologies.stages.base import Array, ValueType
+
+__all__ = ["CompileCommandError", "Drawing", "GranularityChoice", "compile_command"]
+
+
+class CompileCommandError(SpikeRouterError, ValueError):
+    """An option of the command is not legal."""
+
+
+class GranularityChoice(StrEnum):
+    """How coarse a service is."""
+
+    model = "model"
+    stage = "stage"
+    layer = "layer"
+    group = "group"
+
+
+class Drawing(StrEnum):
+    """How the graph is drawn."""
+
+    svg = "svg"
+    text = "text"
+
+
+def compile_command(
+    network: Annotated[
+        str, typer.Argument(help="A name in the zoo, a network file or its folder.")
+    ],
+    granularity: Annotated[
+        GranularityChoice, typer.Option(help="How coarse a service is; never changes a bit.")
+    ] = GranularityChoice.layer,
+    bits: Annotated[str, typer.Option(help="Bits per weight: auto, or 2 to 31.")] = "auto",
+    neurons: Annotated[int | None, typer.Option(help="Most neurons of a synapse group.")] = None,
+    synapses: Annotated[int | None, typer.Option(help="Most synapses of a synapse group.")] = None,
+    draw: Annotated[
+        Drawing | None, typer.Option(help="Print the graph instead of the tables.")
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="A safetensors file with `images` and perhaps `labels` to compare on."),
+    ] = None,
+    partitions: Annotated[int, typer.Option(help="Partitions, to count tasks.", min=1)] = 1,
+) -> None:
+    """Compile NETWORK and print its operators, groups, hashes, shapes and costs."""
+    authored = load_network(network)
+    capacity = None if neurons is None and synapses is None else Capacity(neurons, synapses)
+    compilation = compile_with_errors(
+        authored, granularity=granularity.value, bits=_bits(bits), capacity=capacity
+    )
+    compiled = compilation.network
+    if draw is not None:
+        typer.echo(draw_svg(compiled) if draw is Drawing.svg else draw_text(compiled), nl=False)
+        return
+    images, labels = _samples(samples)
+    console = Console()
+    console.print(_heading(compiled))
+    console.print(_operators(compiled))
+    console.print(_groups(compiled))
+    report = make_report(authored, compilation, images, labels)
+    console.print(_weights(report))
+    console.print(_plan(make_plan(compiled, partitions), partitions))
+    if report.agreement is not None:
+        console.print(_agreement(report))
+
+
+def _bits(text: str) -> Bits:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise CompileCommandError(f"--bits {text}: legal are auto and 2 to 31.")
+    return int(text)
+
+
+def _samples(path: Path | None) -> tuple[Array | None, Array | None]:
+    if path is None:
+        return None, None
+    if not path.is_file():
+        raise CompileCommandError(f"--samples {path}: there is no such file.")
+    arrays = load_file(path)
+    if "images" not in arrays:
+        raise CompileCommandError(f"--samples {path}: it has no array 'images'.")
+    return arrays["images"], arrays.get("labels")
+
+
+def _heading(network: CompiledNetwork) -> str:
+    spec, out = network.input, network.outputs
+    n_steps = f"{spec.n_steps} steps" if spec.n_steps else "any number of steps"
+    return (
+        f"[bold]{network.name}[/bold] version {network.version}\n"
+        f"input {spec.name}: {spec.encoder} {list(spec.shape)} in {spec.low:g} to {spec.high:g}, "
+        f"{n_steps}, windows of up to {spec.longest_window}\n"
+        f"output: {out.readout} {list(out.shape)} {out.dtype}"
+    )
+
+
+def _type(value: ValueType) -> str:
+    shape = "x".join(map(str, value.shape))
+    return f"{shape} spikes" if value.is_spike else f"{shape} {value.low}..{value.high}"
+
+
+def _operators(network: CompiledNetwork) -> Table:
+    table = Table(title="Operators", title_justify="left")
+    table.add_column("operator", no_wrap=True)
+    for name in ("layers", "output", "sums"):
+        table.add_column(name, overflow="fold")
+    for name in ("neurons", "synapses", "MACs/step", "state B"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for node in network.nodes.values():
+        summary = network.summaries[node.operator]
+        program = network.operators[node.operator].program
+        sums = [getattr(stage, "accumulator", None) for stage in program.stages]
+        cost = summary.cost
+        table.add_row(
+            summary.id[:8],
+            network.labels.get(node.id, "").replace("+", " "),
+            _type(summary.output) if summary.kind != "readout" else "result",
+            " ".join(dict.fromkeys(name for name in sums if name)),
+            *(f"{cost.n_neurons:,}", f"{cost.n_synapses:,}"),
+            *(f"{cost.macs_per_step:,}", f"{cost.state_bytes:,}"),
+        )
+    return table
+
+
+def _groups(network: CompiledNetwork) -> Table:
+    table = Table(title="Synapse groups", title_justify="left")
+    for name in ("operator", "group", "outputs"):
+        table.add_column(name, no_wrap=True)
+    for name in ("neurons", "synapses"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for oid, groups in network.groups.items():
+        program = network.operators[oid].program
+        for group in groups:
+            cost = program.slice(group.lo, group.hi).cost
+            span = f"{group.lo} to {group.hi - 1}"
+            numbers = (f"{cost.n_neurons:,}", f"{cost.n_synapses:,}")
+            table.add_row(oid, str(group.index), span, *numbers)
+    return table
+
+
+def _weights(report: Report) -> Table:
+    table = Table(title="Weights on the grid", title_justify="left")
+    table.add_column("layer")
+    for name in ("bits", "scale", "worst error", "of the largest"):
+        table.add_column(name, justify="right")
+    for error in report.weights:
+        share = error.worst / error.largest if error.largest else 0.0
+        numbers = (f"{error.bits}", f"2**{-error.shift}", f"{error.worst:.3g}", f"{share:.2e}")
+        table.add_row(error.layer, *numbers)
+    return table
+
+
+def _plan(plan: Plan, partitions: int) -> str:
+    worst = max(plan.worst_batch.values(), default=0)
+    return (
+        f"{len(plan.topics)} topics, {len(plan.tasks)} tasks on {partitions} partition(s), "
+        f"worst batch {worst:,} bytes"
+    )
+
+
+def _agreement(report: Report) -> str:
+    found = report.agreement
+    if found is None:
+        return ""
+    text = (
+        f"{found.n_samples} samples: {found.agreement:.2%} same class as before quantising, "
+        f"{found.identical:.2%} identical"
+    )
+    if found.accuracy_before is None or found.accuracy_after is None:
+        return text
+    return f"{text}; accuracy {found.accuracy_before:.2%} before, {found.accuracy_after:.2%} after"

@@ -1,0 +1,89 @@
+"""What compiling did to a network: errors of weights, and of answers on samples.
+
+"Before" is the same network with its weights at 31 bits, whose error is below float32's own, run by
+the same reference; "after" has the bits that were asked for.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topologies.compiled import CompiledNetwork, run_reference
+from topologies.compiler.compile import Compilation, compile_network
+from topologies.compiler.quantise import WeightError
+from topologies.model import Network
+from topologies.stages.base import Array
+
+__all__ = ["Agreement", "Report", "classes_of", "make_report"]
+
+_EXACT_BITS = 31
+_BATCH = 32  # streams that run at once
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """On samples: the share of equal classes before and after, and each one's accuracy.
+
+    Accuracies are None without labels. `identical` is the share of results equal bit for bit.
+    """
+
+    n_samples: int
+    agreement: float
+    identical: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The weight error of each layer, and the agreement if there were samples."""
+
+    weights: tuple[WeightError, ...]
+    agreement: Agreement | None
+
+    @property
+    def worst(self) -> WeightError | None:
+        """The layer with the largest error, in relation to its largest weight."""
+        return max(self.weights, key=lambda e: e.worst / (e.largest or 1.0), default=None)
+
+
+def make_report(
+    network: Network,
+    compilation: Compilation,
+    samples: Array | None = None,
+    labels: Array | None = None,
+) -> Report:
+    """The report of a compilation of `network`.
+
+    `samples` are as `run_reference` takes them, (B, ...); `labels` are integers (B,).
+    """
+    errors = compilation.quantised.errors
+    if samples is None:
+        return Report(errors, None)
+    exact = compile_network(network, bits=_EXACT_BITS)
+    before, after = _results(exact, samples), _results(compilation.network, samples)
+    old, new = classes_of(before), classes_of(after)
+    same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+    return Report(
+        errors,
+        Agreement(
+            n_samples=len(samples),
+            agreement=float(np.mean(old == new)),
+            identical=float(np.mean(same)),
+            accuracy_before=None if labels is None else float(np.mean(old == labels)),
+            accuracy_after=None if labels is None else float(np.mean(new == labels)),
+        ),
+    )
+
+
+def _results(network: CompiledNetwork, samples: Array) -> list[Array]:
+    results: list[Array] = []
+    for start in range(0, len(samples), _BATCH):
+        results.extend(run_reference(network, samples[start : start + _BATCH]))
+    return results
+
+
+def classes_of(results: list[Array]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The class of each stream: the lowest index of the maximum of its last emission."""
+    return np.array([int(np.argmax(result[-1])) for result in results], np.int64)

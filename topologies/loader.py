@@ -1,0 +1,112 @@
+"""Read networks from files: the only module of this package that does I/O."""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from topologies.compiler.check import check_network
+from topologies.document import needs_weights, network_of
+from topologies.errors import SpikeRouterError
+from topologies.model import Fault, Network, NetworkError
+from topologies.schema import form_faults
+from topologies.stages.base import Array
+
+__all__ = ["NetworkNotFound", "find_network", "load_network", "zoo_networks"]
+
+_FILE = "network.yaml"
+
+
+class NetworkNotFound(SpikeRouterError, LookupError):
+    """There is no network of this name and no such file."""
+
+    retryable: ClassVar[bool] = False
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML without duplicate keys, of which the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            at = node.start_mark
+            raise yaml.MarkedYAMLError(problem=f"{', '.join(twice)} stands twice", problem_mark=at)
+        return super().construct_mapping(node, deep)
+
+
+def zoo_networks() -> tuple[str, ...]:
+    """The names of the networks that come with this package."""
+    zoo = _zoo()
+    if not zoo.is_dir():
+        return ()
+    return tuple(sorted(entry.parent.name for entry in zoo.glob(f"*/{_FILE}")))
+
+
+def _zoo() -> Path:
+    return Path(str(resources.files("topologies"))) / "zoo"
+
+
+def find_network(name: str) -> Path:
+    """The file of a network: a name in the zoo (`-` and `_` are one), a file, or its folder.
+
+    Raises NetworkNotFound.
+    """
+    inside = _zoo() / name.replace("-", "_") / _FILE
+    for candidate in (inside, Path(name), Path(name) / _FILE):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(zoo_networks()) or "none"
+    raise NetworkNotFound(
+        f"No network {name!r}: it is neither a file, nor a folder with a {_FILE}, nor a name in "
+        f"the zoo ({known})."
+    )
+
+
+def load_network(name: str | Path) -> Network:
+    """Reads, and checks, the network of a name or path (see `find_network`).
+
+    Raises NetworkNotFound, or NetworkError with everything that is wrong.
+    """
+    path = find_network(str(name))
+    document = _read_document(path)
+    schema = json.loads(resources.files("topologies").joinpath("network.schema.json").read_text())
+    faults = form_faults(document, schema)
+    if faults:
+        raise NetworkError(faults, path.name)
+    network = network_of(document, _read_weights(path, document))
+    found = check_network(network)
+    if found:
+        raise NetworkError(found, network.name)
+    return network
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise NetworkError([Fault("", f"this is no YAML: {error}")], path.name) from error
+    if not isinstance(document, dict):
+        fault = Fault("", f"the file holds a {type(document).__name__}: legal is a mapping.")
+        raise NetworkError([fault], path.name)
+    return document
+
+
+def _read_weights(path: Path, document: Mapping[str, Any]) -> dict[str, Array]:
+    if not needs_weights(document):
+        return {}
+    name = document.get("weights", "weights.safetensors")
+    file = path.parent / name
+    if Path(name).name != name:
+        fault = Fault("weights", f"{name!r} is not beside the network file: legal is a file name.")
+        raise NetworkError([fault], document["name"])
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        fault = Fault("weights", f"cannot read {name!r} as safetensors: {error}")
+        raise NetworkError([fault], document["name"]) from error
