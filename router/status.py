@@ -8,6 +8,12 @@ from router.store.calls import Info, StatusReply, TaskId, TaskStatus
 __all__ = ["StatusRows", "TaskRow", "WorkerRow", "status_rows", "task_detail"]
 
 
+_UNBOUNDED = 2**40  # what a worker without a limit tells
+_TASK_HEADS = (
+    *("task", "kind", "worker", "streams", "lag windows", "lag records", "checkpoint", "error"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
     """One worker over all partitions. `capacity` is in neurons plus synapses."""
@@ -22,13 +28,14 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task. `worker` is "" when it has no owner; lags are None when not known."""
+    """One task. `worker` is "" when it has no owner; counts are None when not known."""
 
     task: str
     kind: str
     worker: str
     lag_records: int | None
     lag_windows: int | None
+    n_streams: int | None
     checkpoint_age_ms: int | None
     error: str
 
@@ -61,7 +68,7 @@ class StatusRows:
                 *(_worker_cells(row) for row in self.workers),
             ],
             "Tasks": [
-                ("task", "kind", "worker", "lag windows", "lag records", "checkpoint", "error"),
+                _TASK_HEADS,
                 *(_task_cells(row) for row in self.tasks),
             ],
         }
@@ -70,7 +77,7 @@ class StatusRows:
 def task_detail(task: TaskId, what: str) -> str:
     """The key under which a worker tells something of one of its tasks in its own record.
 
-    `what` is `lag_records` or `lag_windows`.
+    `what` is `lag_records`, `lag_windows` or `streams`.
     """
     return f"{task}:{what}"
 
@@ -106,12 +113,17 @@ def _details_of(task: TaskStatus, reply: StatusReply) -> Mapping[str, Info]:
 
 def _task_row(task: TaskStatus, details: Mapping[str, Info]) -> TaskRow:
     owned = task.lease_ms > 0
+
+    def told(what: str) -> int | None:
+        return _whole(details.get(task_detail(task.task, what))) if owned else None
+
     return TaskRow(
         task=str(task.task),
         kind=task.kind,
         worker=task.worker if owned else "",
-        lag_records=_whole(details.get(task_detail(task.task, "lag_records"))) if owned else None,
-        lag_windows=_whole(details.get(task_detail(task.task, "lag_windows"))) if owned else None,
+        lag_records=told("lag_records"),
+        lag_windows=told("lag_windows"),
+        n_streams=told("streams"),
         checkpoint_age_ms=task.checkpoint_age_ms,
         error=task.error,
     )
@@ -125,14 +137,16 @@ def _worker_cells(row: WorkerRow) -> tuple[str, ...]:
     state = "alive" if row.alive else "silent"
     return (
         *(row.worker, state, " ".join(row.kinds)),
-        *(str(row.n_tasks), str(row.load), str(row.capacity)),
+        *(str(row.n_tasks), str(row.load)),
+        "unbounded" if row.capacity >= _UNBOUNDED else str(row.capacity),
     )
 
 
 def _task_cells(row: TaskRow) -> tuple[str, ...]:
     age = "never" if row.checkpoint_age_ms is None else f"{row.checkpoint_age_ms / 1000:.1f} s"
-    lags = ("?" if lag is None else str(lag) for lag in (row.lag_windows, row.lag_records))
-    return (_short(row.task), row.kind, row.worker or "nobody", *lags, age, row.error)
+    counts = (row.n_streams, row.lag_windows, row.lag_records)
+    told = ("?" if count is None else str(count) for count in counts)
+    return (_short(row.task), row.kind, row.worker or "nobody", *told, age, row.error)
 
 
 def _short(task: str) -> str:

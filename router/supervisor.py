@@ -223,7 +223,10 @@ class Stack:
         await self._failed.wait()
 
     async def wait_ready(self, timeout: float = _START_TIMEOUT_S) -> None:
-        """Return when every task has an owner and the gateway says so too. Raises `StackError`."""
+        """Return when all workers are known, every task has an owner, and the gateway agrees.
+
+        Raises `StackError` when that is not so in time.
+        """
         async with _deadline(timeout, "become ready", self._last_words):
             await _until(self._is_ready)
             if self.gateway is not None:
@@ -390,7 +393,10 @@ class Stack:
             self.log(name, rest.decode(errors="replace").rstrip())
 
     async def _is_ready(self) -> bool:
-        return (await self.status()).ready
+        status = await self.status()
+        alive = {worker.worker for worker in status.workers if worker.alive}
+        wanted = {name for name, worker in self.workers.items() if not worker.unwanted.is_set()}
+        return status.ready and wanted <= alive
 
     async def _gateway_is_live(self) -> bool:
         gateway = self.gateway
