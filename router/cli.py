@@ -1,7 +1,8 @@
 """The command line `spikerouter`.
 
 Other packages add commands through the entry point group `spikerouter.commands`: a name, and a
-function or a Typer application. Only the command that is run is imported; help imports them all.
+function or a Typer application. A name `bench.pipeline` is the command `bench pipeline`. Only the
+command that is run is imported; help imports them all.
 """
 
 import asyncio
@@ -52,23 +53,46 @@ def application(arguments: Sequence[str], plugins: Iterable[EntryPoint]) -> type
     for name, function in own.items():
         app.command(name)(function)
     named = next((word for word in arguments if not word.startswith("-")), None)
-    found = {plugin.name: plugin for plugin in plugins if plugin.name not in own}
-    if named in own:
-        found = {}
-    for name in [named] if named in found else sorted(found):
-        _add(app, found[name])
+    found = {plugin.name: plugin for plugin in plugins if _first(plugin) not in own}
+    wanted = [name for name in sorted(found) if _first(found[name]) == named]
+    if named not in own:
+        _add(app, [found[name] for name in wanted or sorted(found)])
     return app
 
 
-def _add(app: typer.Typer, plugin: EntryPoint) -> None:
+def _first(plugin: EntryPoint) -> str:
+    return str(plugin.name).partition(".")[0]
+
+
+def _add(app: typer.Typer, plugins: Iterable[EntryPoint]) -> None:
+    """Add the plugins to the application, and those named `group.command` to groups of it."""
+    groups: dict[str, typer.Typer] = {}
+    for plugin in plugins:
+        group, _, command = plugin.name.rpartition(".")
+        into = app
+        if group:
+            into = groups.setdefault(group, typer.Typer(no_args_is_help=True))
+            into.callback()(_nothing)  # keeps a group of one command a group
+        loaded = _load(plugin)
+        if isinstance(loaded, typer.Typer):
+            into.add_typer(loaded, name=command)
+        else:
+            into.command(command)(loaded)
+    for group, commands in groups.items():
+        names = ", ".join(str(command.name) for command in commands.registered_commands)
+        app.add_typer(commands, name=group, help=f"Commands: {names}.")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _load(plugin: EntryPoint) -> Callable[..., object] | typer.Typer:
     try:
-        loaded = plugin.load()
+        loaded: Callable[..., object] | typer.Typer = plugin.load()
     except (ImportError, AttributeError) as error:
-        loaded = _unavailable(plugin.name, error)
-    if isinstance(loaded, typer.Typer):
-        app.add_typer(loaded, name=plugin.name)
-    else:
-        app.command(plugin.name)(loaded)
+        return _unavailable(plugin.name, error)
+    return loaded
 
 
 def _unavailable(name: str, error: Exception) -> Callable[[], None]:

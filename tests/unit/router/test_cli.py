@@ -66,6 +66,19 @@ def test_a_plugin_cannot_replace_an_own_command() -> None:
     assert [c.name for c in app.registered_commands].count("up") == 1
 
 
+def test_a_plugin_with_a_dotted_name_is_a_command_of_a_group() -> None:
+    plugins = [_plugin("count.leap", "calendar:leapdays"), _plugin("count.fly", "nowhere:no")]
+    code, shown = _invoke(["count", "--help"], *plugins)
+    assert code == 0
+    assert "leap" in shown
+    assert "No module named 'nowhere'" in shown
+
+
+def test_a_group_of_one_command_still_needs_the_name_of_the_command() -> None:
+    code, _ = _invoke(["count", "1"], _plugin("count.leap", "calendar:leapdays"))
+    assert code == 2
+
+
 def test_an_unknown_command_is_a_usage_error() -> None:
     code, shown = _invoke(["nonsense"])
     assert code == 2
