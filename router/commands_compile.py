@@ -119,22 +119,19 @@ def _type(value: ValueType) -> str:
 
 
 def _operators(network: CompiledNetwork) -> Table:
-    table = Table(title="Operators", title_justify="left")
+    table = Table(title="Operators, per stream and step", title_justify="left", padding=0)
     table.add_column("operator", no_wrap=True)
-    for name in ("layers", "output", "sums"):
-        table.add_column(name, overflow="fold")
-    for name in ("neurons", "synapses", "MACs/step", "state B"):
+    for name in ("layers", "output"):
+        table.add_column(name)
+    for name in ("neurons", "synapses", "MACs", "state B"):
         table.add_column(name, justify="right", no_wrap=True)
     for node in network.nodes.values():
         summary = network.summaries[node.operator]
-        program = network.operators[node.operator].program
-        sums = [getattr(stage, "accumulator", None) for stage in program.stages]
         cost = summary.cost
         table.add_row(
             summary.id[:8],
             network.labels.get(node.id, "").replace("+", " "),
             _type(summary.output) if summary.kind != "readout" else "result",
-            " ".join(dict.fromkeys(name for name in sums if name)),
             *(f"{cost.n_neurons:,}", f"{cost.n_synapses:,}"),
             *(f"{cost.macs_per_step:,}", f"{cost.state_bytes:,}"),
         )
@@ -160,12 +157,12 @@ def _groups(network: CompiledNetwork) -> Table:
 def _weights(report: Report) -> Table:
     table = Table(title="Weights on the grid", title_justify="left")
     table.add_column("layer")
-    for name in ("bits", "scale", "worst error", "of the largest"):
+    for name in ("bits", "scale", "worst error", "of the largest", "summed in"):
         table.add_column(name, justify="right")
     for error in report.weights:
         share = error.worst / error.largest if error.largest else 0.0
         numbers = (f"{error.bits}", f"2**{-error.shift}", f"{error.worst:.3g}", f"{share:.2e}")
-        table.add_row(error.layer, *numbers)
+        table.add_row(error.layer, *numbers, error.accumulator)
     return table
 
 

@@ -28,7 +28,15 @@ from topologies.model import (
     NetworkError,
     Source,
 )
-from topologies.stages.base import Array, Encoder, Stage, StageError, ValueType
+from topologies.stages.base import (
+    Accumulator,
+    Array,
+    Encoder,
+    Stage,
+    StageError,
+    ValueType,
+    accumulator_for,
+)
 from topologies.stages.common import narrowest
 from topologies.stages.conv import Conv2d
 from topologies.stages.linear import Linear
@@ -45,13 +53,14 @@ _FLOAT32 = 2**24
 
 @dataclass(frozen=True, slots=True)
 class WeightError:
-    """What quantising did to one layer: errors in units of the weights."""
+    """What quantising did to one layer: errors in units of the weights, and how it sums now."""
 
     layer: str
     bits: int
     shift: int
     worst: float
     largest: float
+    accumulator: Accumulator
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,9 +232,10 @@ def _at_shift(
     for layer in part:
         inputs = [types[source.layer] for source in layer.sources]
         try:
+            stage: Stage
             if layer.kind in WEIGHTED:
-                stage: Stage = _weighted(layer, inputs[0], shift)
-                errors.append(_error(layer, stage.arrays()["weight"], bits, shift))
+                stage = _weighted(layer, inputs[0], shift)
+                errors.append(_error(layer, stage, inputs[0], bits))
             else:
                 stage = _unweighted(layer, inputs)
             bound = max(bound, stage.row_bound(inputs))
@@ -252,11 +262,12 @@ def _weighted(layer: Layer, value: ValueType, shift: int) -> Conv2d | Linear:
     return Conv2d(weight, bias, shift, "float64", channel_groups=groups, **conv_geometry(layer))
 
 
-def _error(layer: Layer, k: Array, bits: int, shift: int) -> WeightError:
+def _error(layer: Layer, stage: Conv2d | Linear, value: ValueType, bits: int) -> WeightError:
     weight = layer.arrays["weight"]
-    worst = np.abs(weight - np.ldexp(k.astype(np.float64), -shift)).max(initial=0.0)
+    worst = np.abs(weight - _values(stage, "weight")).max(initial=0.0)
     largest = np.abs(weight).max(initial=0.0)
-    return WeightError(layer.name, bits, shift, float(worst), float(largest))
+    accumulator = accumulator_for(stage.row_bound([value]))
+    return WeightError(layer.name, bits, stage.shift, float(worst), float(largest), accumulator)
 
 
 def _same_values(one: _Attempt, other: _Attempt) -> bool:
