@@ -54,6 +54,7 @@ __all__ = [
     "ResultTimeout",
     "StreamFailed",
     "partition_of",
+    "reachable",
     "request",
 ]
 
@@ -230,6 +231,10 @@ class Publisher:
             max_record_bytes=settings.max_record_bytes,
             send_timeout_s=settings.send_timeout_s,
         )
+
+    def counters(self) -> dict[str, int]:
+        """What the publisher has done, for metrics: name -> count since it began."""
+        return asdict(self.tally)
 
     @property
     def in_flight(self) -> int:
@@ -618,7 +623,7 @@ class ResultReader:
             return
         ready = self._asking.get(network)
         if ready is None:
-            self._check_open()
+            self.check_reading()
             ready = self._asking[network] = asyncio.get_running_loop().create_future()
             self._asked.append(_Followed(network, input or network, every, ready))
         limit = _deadline(self._start_timeout_s if deadline is None else deadline)
@@ -709,7 +714,8 @@ class ResultReader:
             raise ReaderFailed(f"Name a network: {len(self._inputs)} are followed.")
         return next(iter(self._inputs))
 
-    def _check_open(self) -> None:
+    def check_reading(self) -> None:
+        """Raises ReaderFailed unless results are being read."""
         if self._task is None or self._task.done():
             raise ReaderFailed("Results are not being read: the reader is closed or has failed.")
 
@@ -733,7 +739,7 @@ class ResultReader:
 
     async def _changed(self, network: str, name: str, limit: Deadline) -> None:
         """Wait for news of a stream."""
-        self._check_open()
+        self.check_reading()
         key = (network, name)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(key, set())
@@ -749,7 +755,7 @@ class ResultReader:
             waiting.discard(future)
             if not waiting and self._waiting.get(key) is waiting:
                 del self._waiting[key]
-        self._check_open()
+        self.check_reading()
 
     def _wake(self, key: tuple[str, str]) -> None:
         for future in self._waiting.get(key, ()):
@@ -873,6 +879,20 @@ class ResultReader:
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+async def reachable(bootstrap: str, timeout_s: float = 1.0) -> bool:
+    """Whether any of the bootstrap servers, `HOST:PORT[,...]`, takes a connection."""
+    for server in bootstrap.split(","):
+        host, _, port = server.rpartition(":")
+        try:
+            async with asyncio.timeout(timeout_s):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, TimeoutError):
+            continue
+        writer.close()
+        return True
+    return False
 
 
 async def request(

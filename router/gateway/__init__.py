@@ -1,0 +1,1 @@
+"""The HTTP interface: Open Inference Protocol for requests, and streams of events."""

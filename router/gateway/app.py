@@ -1,0 +1,234 @@
+"""The FastAPI application: `uvicorn --factory router.gateway.app:create_app`.
+
+It holds no state that another gateway would need, so any number run side by side.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from router.client import Publisher, ResultReader, reachable
+from router.gateway import docs
+from router.gateway.errors import BadRequest, BodyTooLarge, NotReady, TooBusy, status_of
+from router.gateway.metrics import CONTENT_TYPE, Metrics, Timed
+from router.gateway.networks import metadata
+from router.gateway.service import Gateway, Services
+from router.settings import Settings
+from router.store.redis import RedisStore
+
+__all__ = ["create_app"]
+
+_LOOKBACK: Final = 10_000  # frames per partition read at the start, for clients that come back
+_JSON: Final = "application/json"
+_NDJSON: Final = "application/x-ndjson"
+_CLIENT_GONE: Final = 499  # nobody reads it; it shows in the metrics
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(settings: Settings | None = None, services: Services | None = None) -> FastAPI:
+    """The application. Without `services` it opens its own when it starts, from the settings."""
+    chosen = settings or Settings.load()
+    metrics = Metrics()
+    app = FastAPI(
+        title="Spike Router",
+        version=_version(),
+        description=docs.DESCRIPTION,
+        lifespan=_lifespan(chosen, services, metrics),
+        exception_handlers={
+            RequestValidationError: _on_invalid,
+            HTTPException: _on_http,
+            ClientDisconnect: _on_disconnect,
+            **dict.fromkeys(docs.ERROR_ROOTS, _on_error),
+        },
+    )
+    if services is not None:
+        app.state.gateway = Gateway(chosen, services, metrics)
+    for method, path, endpoint in _ROUTES:
+        app.add_api_route(path, endpoint, methods=[method], **docs.OPERATIONS[endpoint.__name__])
+    app.add_middleware(Timed, metrics=metrics)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("spikerouter")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _lifespan(settings: Settings, given: Services | None, metrics: Metrics) -> Lifespan:
+    """Open what the gateway stands on, and watch how far ingest has read."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if given is None:
+                services = await _open(settings, stack)
+                app.state.gateway = Gateway(settings, services, metrics)
+            watching = asyncio.create_task(app.state.gateway.watch_backlog())
+            try:
+                yield
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    return lifespan
+
+
+async def _open(settings: Settings, stack: AsyncExitStack) -> Services:
+    store = await stack.enter_async_context(
+        RedisStore.connect(settings.redis, timeout=settings.store_timeout_s)
+    )
+    reader = ResultReader.of(settings, lookback=_LOOKBACK, keep_s=settings.results_keep_s)
+    return Services(
+        publisher=await stack.enter_async_context(Publisher.of(settings)),
+        reader=await stack.enter_async_context(reader),
+        store=store,
+        kafka_answers=lambda: reachable(settings.kafka),
+    )
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+async def _body(request: Request) -> bytes:
+    """The body; raises BodyTooLarge before more than the limit is held."""
+    limit = _gateway(request).settings.max_body_bytes
+    declared = request.headers.get("content-length", "0")
+    too_large = BodyTooLarge(f"The body is too large; the most are {limit} bytes.")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+def _json(content: object, code: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content), code, headers, _JSON)
+
+
+# Endpoints
+
+
+async def server_metadata(request: Request) -> Response:
+    return _json({"name": "spikerouter", "version": _version(), "extensions": []})
+
+
+async def live(request: Request) -> Response:
+    return _json({"live": True})
+
+
+async def ready(request: Request) -> Response:
+    await _gateway(request).check_ready()
+    return _json({"ready": True})
+
+
+async def model_metadata(request: Request, model: str) -> Response:
+    return _json(metadata(await _gateway(request).network(model)))
+
+
+async def model_ready(request: Request, model: str) -> Response:
+    await _gateway(request).check_ready(model)
+    return _json({"name": model, "ready": True})
+
+
+async def infer(request: Request, model: str) -> Response:
+    if "inference-header-content-length" in request.headers:
+        raise BadRequest("Tensors in binary are not supported; send `data` as JSON.")
+    return Response(await _gateway(request).infer(model, await _body(request)), media_type=_JSON)
+
+
+async def post_events(request: Request, network: str, stream: str) -> Response:
+    position = await _gateway(request).post_events(network, stream, await _body(request))
+    return _json({"network": network, "stream": stream, **position._asdict()}, 202)
+
+
+async def get_results(
+    request: Request,
+    network: str,
+    stream: str,
+    start: Annotated[
+        int, Query(alias="from", ge=0, lt=2**63, description="Index of the first emission wanted.")
+    ] = 0,
+    wait: Annotated[
+        float,
+        Query(ge=0, allow_inf_nan=False, description="Seconds to wait for something new."),
+    ] = 0.0,
+    partition: Annotated[
+        int | None, Query(ge=0, lt=2**31, description="Where the stream lies, if names repeat.")
+    ] = None,
+    format: Annotated[
+        Literal["json", "ndjson"] | None,
+        Query(description="One object, or one line per emission as they come; else by `Accept`."),
+    ] = None,
+) -> Response:
+    gateway = _gateway(request)
+    by_accept = "ndjson" if _NDJSON in request.headers.get("accept", "") else "json"
+    if (format or by_accept) == "ndjson":
+        lines = await gateway.lines(network, stream, start, wait, partition)
+        return StreamingResponse(lines, media_type=_NDJSON)
+    content = await gateway.results(network, stream, start, wait, partition)
+    return Response(content, media_type=_JSON)
+
+
+async def metrics(request: Request) -> Response:
+    return Response(_gateway(request).metrics.text(), media_type=CONTENT_TYPE)
+
+
+_ROUTES: Final[tuple[tuple[str, str, Callable[..., Any]], ...]] = (
+    ("GET", "/v2", server_metadata),
+    ("GET", "/v2/health/live", live),
+    ("GET", "/v2/health/ready", ready),
+    ("GET", "/v2/models/{model}", model_metadata),
+    ("GET", "/v2/models/{model}/ready", model_ready),
+    ("POST", "/v2/models/{model}/infer", infer),
+    ("POST", "/v1/networks/{network}/streams/{stream}/events", post_events),
+    ("GET", "/v1/networks/{network}/streams/{stream}/results", get_results),
+    ("GET", "/metrics", metrics),
+)
+
+
+# Errors: always {"error": sentence}
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    content: dict[str, object] = {"error": str(error)}
+    headers: dict[str, str] = {}
+    if isinstance(error, TooBusy):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, NotReady):
+        content = {**content, "ready": False, "reasons": list(error.reasons)}
+    return _json(content, status_of(error), headers)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    text = "; ".join(f"`{fault['loc'][-1]}`: {fault['msg']}" for fault in faults)
+    return _json({"error": f"The request is not legal: {text}."}, 400)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    legal = ", ".join(f"{method} {path}" for method, path, _ in _ROUTES)
+    sentence = f"{error.detail}: {request.method} {request.url.path[:200]}. There are {legal}."
+    return _json({"error": sentence}, error.status_code, dict(error.headers or {}))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=_CLIENT_GONE)

@@ -1,0 +1,281 @@
+"""Open Inference Protocol, JSON: a request as records of streams, and results as a response. Pure.
+
+Each sample of the batch axis is one stream. A request with an `id` names its streams
+`<id>@<digest>`, the digest being of everything that counts in the request: so an equal request,
+through whichever gateway, is the same stream and has the same result, and a different one under
+the same id can never be answered with it.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from router.gateway.errors import BadRequest
+from router.gateway.networks import ServedNetwork, datatypes_of
+from router.payload import pack
+from router.records import SPIKES, Data
+from router.results import MARK, Result
+
+__all__ = ["ID_BYTES", "REQUEST_NAME", "InferRequest", "parse_json", "parse_request", "respond"]
+
+ID_BYTES: Final = 150  # of an id in UTF-8; mark, digest and number of the sample come after it
+MAX_STEPS: Final = 100_000  # of one request with events
+REQUEST_NAME: Final = re.compile(MARK + r"[0-9a-f]{16}(\.\d+)?$")
+_OUTPUTS: Final = ("output", "class")
+_IGNORED: Final = frozenset({"binary_data", "binary_data_output", "classification"})
+_U64: Final = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A request that was found to be legal. `given_id` is what the client said, "" if nothing."""
+
+    given_id: str
+    digest: str
+    samples: tuple[Data, ...]
+    outputs: tuple[str, ...]
+    timeout_s: float | None
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all payloads."""
+        return sum(len(sample.payload or b"") for sample in self.samples)
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body; raises BadRequest. NaN and infinity are not JSON."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise BadRequest("The body is not a JSON object; legal is {...}.")
+    return content
+
+
+def parse_request(body: bytes, network: ServedNetwork, unnamed: str) -> InferRequest:
+    """Read an inference request; `unnamed` is the unique name that it gets if it has no id.
+
+    Raises BadRequest with what was legal.
+    """
+    content = parse_json(body)
+    _only(content, {"id", "inputs", "outputs", "parameters"}, "The request")
+    given_id = _id(content.get("id", ""))
+    seed, timeout_s = _parameters(content.get("parameters", {}))
+    datatype, values = _tensor(content.get("inputs"), network)
+    outputs = _outputs(content.get("outputs"))
+    digest = _digest(network.name, seed, datatype, values)
+    stem = f"{given_id}{MARK}{digest}" if given_id else unnamed
+    names = [stem] if len(values) == 1 else [f"{stem}.{index}" for index in range(len(values))]
+    return InferRequest(
+        given_id, digest, _samples(names, network, seed, values), outputs, timeout_s
+    )
+
+
+def _only(content: Mapping[str, Any], legal: set[str], what: str) -> None:
+    unknown = sorted(set(content) - legal)
+    if unknown:
+        raise BadRequest(
+            f"{what} has a field {_shown(unknown[0])}; legal are {', '.join(sorted(legal))}."
+        )
+
+
+def _shown(value: object) -> str:
+    text = (
+        repr(value)
+        if isinstance(value, str | int | float | bool | None)
+        else (f"a JSON {'object' if isinstance(value, dict) else 'array'}")
+    )
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _id(given: object) -> str:
+    if not isinstance(given, str) or len(given.encode("utf-8", "replace")) > ID_BYTES:
+        raise BadRequest(
+            f"The id {_shown(given)} is not legal; legal is text of at most {ID_BYTES} bytes."
+        )
+    if not given.isprintable():
+        raise BadRequest("The id has characters that cannot be printed.")
+    return given
+
+
+def _parameters(given: object) -> tuple[int, float | None]:
+    """Seed and time-out in seconds."""
+    if not isinstance(given, dict):
+        raise BadRequest("`parameters` is not a JSON object.")
+    _only(given, {"seed", "timeout_s", *_IGNORED}, "`parameters`")
+    seed, timeout_s = given.get("seed", 0), given.get("timeout_s")
+    if type(seed) is not int or not 0 <= seed <= _U64:
+        raise BadRequest(f"`seed` is {_shown(seed)}; legal is a whole number, 0 to {_U64}.")
+    if timeout_s is None:
+        return seed, None
+    if type(timeout_s) not in (int, float) or not timeout_s > 0:
+        raise BadRequest(f"`timeout_s` is {_shown(timeout_s)}; legal is a number of seconds > 0.")
+    return seed, float(timeout_s)
+
+
+def _outputs(given: object) -> tuple[str, ...]:
+    if given is None or given == []:
+        return _OUTPUTS
+    items = given if isinstance(given, list) else [given]
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if not all(isinstance(name, str) and name in _OUTPUTS for name in names):
+        raise BadRequest(
+            '`outputs` is not legal; legal are some of [{"name": "output"}, {"name": "class"}].'
+        )
+    return tuple(name for name in _OUTPUTS if name in names)
+
+
+def _tensor(inputs: object, network: ServedNetwork) -> tuple[str, NDArray[Any]]:
+    """The datatype and the values (B, *shape), or (B, T, *shape) for events, of the one input."""
+    name = network.input.name
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise BadRequest(f"`inputs` is not legal; legal is a list of one tensor, {name!r}.")
+    tensor = inputs[0]
+    _only(tensor, {"name", "shape", "datatype", "data", "parameters"}, "The input")
+    if tensor.get("name") != name:
+        raise BadRequest(f"The input is named {_shown(tensor.get('name'))}; legal is {name!r}.")
+    legal = datatypes_of(network)
+    datatype = tensor.get("datatype")
+    if not isinstance(datatype, str) or datatype not in legal:
+        raise BadRequest(
+            f"The datatype is {_shown(datatype)}; legal for input {name!r} are {', '.join(legal)}."
+        )
+    shape = _shape(tensor.get("shape"), network)
+    flat = _numbers(tensor.get("data"), datatype, legal[datatype])
+    if flat.size != math.prod(shape):
+        raise BadRequest(
+            f"`data` has {flat.size} values; shape {list(shape)} has {math.prod(shape)}."
+        )
+    _check_range(flat, network)
+    return datatype, flat.reshape(shape)
+
+
+def _shape(given: object, network: ServedNetwork) -> tuple[int, ...]:
+    spec = network.input
+    sizes = given if isinstance(given, list) else []
+    whole = bool(sizes) and all(type(size) is int and 0 < size < 2**31 for size in sizes)
+    n_axes = 2 if network.takes_events else 1
+    if not whole or tuple(sizes[n_axes:]) != spec.shape:
+        legal = ["batch", *(["steps"] if network.takes_events else []), *map(str, spec.shape)]
+        raise BadRequest(
+            f"The shape is {_sizes(given)}; legal for input {spec.name!r} is [{', '.join(legal)}], "
+            "each at least 1."
+        )
+    if network.takes_events:
+        n_steps = spec.n_steps
+        if (n_steps is not None and sizes[1] != n_steps) or sizes[1] > MAX_STEPS:
+            legal_steps = f"at most {MAX_STEPS}" if n_steps is None else str(n_steps)
+            raise BadRequest(f"The shape has {sizes[1]} steps; legal is {legal_steps}.")
+    return tuple(sizes)
+
+
+def _sizes(given: object) -> str:
+    if not isinstance(given, list):
+        return _shown(given)
+    return f"[{', '.join(map(_shown, given[:8]))}{', ...' if len(given) > 8 else ''}]"
+
+
+def _numbers(data: object, datatype: str, dtype: str) -> NDArray[Any]:
+    """The values, flat, of the dtype; nested lists count as flat, as the protocol has it."""
+    kinds = {"BOOL": "b", "FP32": "iuf"}.get(datatype, "iu")
+    try:
+        values = np.asarray(data if isinstance(data, list) else None)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise BadRequest("`data` is not a list of numbers, flat or nested evenly.") from error
+    if not values.size or values.dtype.kind not in kinds or not _is_pure(data, datatype == "BOOL"):
+        raise BadRequest(
+            f"`data` is not a list of values of datatype {datatype}, flat or nested evenly."
+        )
+    if dtype in ("float32", "bool"):
+        with np.errstate(over="ignore"):
+            flat = values.reshape(-1).astype(np.dtype(dtype))
+        if dtype == "float32" and not np.isfinite(flat).all():
+            raise BadRequest("`data` has a value beyond the range of FP32.")
+        return flat.astype(np.uint8) if dtype == "bool" else flat
+    limits = np.iinfo(dtype)
+    if values.min() < limits.min or values.max() > limits.max:
+        raise BadRequest(f"`data` has a value beyond the range of {datatype}.")
+    return values.reshape(-1).astype(dtype)
+
+
+def _is_pure(data: object, want_bool: bool) -> bool:
+    """NumPy takes true for 1 beside numbers; JSON's booleans and numbers are different things."""
+    stack: list[Any] = [data]
+    while stack:
+        item = stack.pop()
+        if item and isinstance(item[0], list):
+            stack.extend(item)
+        elif (bool in (types := set(map(type, item)))) != want_bool or (
+            want_bool and len(types) > 1
+        ):
+            return False
+    return True
+
+
+def _check_range(flat: NDArray[Any], network: ServedNetwork) -> None:
+    spec = network.input
+    bad = (flat < spec.low) | (flat > spec.high)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise BadRequest(
+            f"Value {flat[at]} at index {at} of `data` is outside the declared range, "
+            f"{spec.low:g} to {spec.high:g}."
+        )
+
+
+def _digest(network: str, seed: int, datatype: str, values: NDArray[Any]) -> str:
+    head = repr((network, seed, datatype, values.shape)).encode()
+    return hashlib.blake2b(head + values.tobytes(), digest_size=8).hexdigest()
+
+
+def _samples(
+    names: Sequence[str], network: ServedNetwork, seed: int, values: NDArray[Any]
+) -> tuple[Data, ...]:
+    """One whole request per sample. Every sample has the seed itself, wherever in a batch."""
+    networks, spec = (network.name,), network.input
+    if network.takes_events:
+        steps = values.shape[1]
+        packed = pack(values.reshape(len(names), steps, -1), int(spec.low), int(spec.high))
+        return tuple(
+            Data(name, networks, seed, True, payload, dtype=SPIKES, steps=steps)
+            for name, payload in zip(names, packed, strict=True)
+        )
+    wire = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return tuple(
+        Data(name, networks, seed, True, sample.tobytes(), values.dtype.name, spec.shape)
+        for name, sample in zip(names, wire, strict=True)
+    )
+
+
+def respond(request: InferRequest, network: ServedNetwork, results: Sequence[Result]) -> bytes:
+    """The JSON response; the class is the lowest index of the greatest value."""
+    values = np.stack([result.values for result in results])  # (B, K, n)
+    lead = values.shape[:2] if network.outputs.every is not None else values.shape[:1]
+    output = values.reshape(*lead, *network.outputs.shape)
+    tensors = {
+        "output": (output, "FP32" if values.dtype.kind == "f" else "INT32"),
+        "class": (values.argmax(axis=2).astype(np.int32).reshape(lead), "INT32"),
+    }
+    content = {
+        "model_name": network.name,
+        "model_version": network.version,
+        "id": request.given_id,
+        "outputs": [
+            {
+                "name": name,
+                "shape": list(tensors[name][0].shape),
+                "datatype": tensors[name][1],
+                "data": np.ascontiguousarray(tensors[name][0].reshape(-1)),
+            }
+            for name in request.outputs
+        ],
+    }
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

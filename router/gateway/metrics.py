@@ -1,0 +1,99 @@
+"""What `/metrics` tells, in the text format of Prometheus."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["CONTENT_TYPE", "Metrics", "Timed"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
+
+
+class _Counts(Collector):
+    """Counters that something else keeps, read when they are asked for."""
+
+    def __init__(self, prefix: str, what: str, read: Callable[[], Mapping[str, int]]) -> None:
+        self._prefix, self._what, self._read = prefix, what, read
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._read().items():
+            yield CounterMetricFamily(f"{self._prefix}_{name}", self._what, value=value)
+
+
+class Metrics:
+    """The gateway's own metrics, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "spikerouter_gateway_requests",
+            "Requests answered.",
+            ("method", "route", "code"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "spikerouter_gateway_request_seconds",
+            "Time from the request to the end of its response, in seconds.",
+            ("route",),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "spikerouter_gateway_samples_in_flight",
+            "Samples that wait for their result.",
+            registry=self.registry,
+        )
+        self.samples = Counter(
+            "spikerouter_gateway_samples", "Samples answered.", ("network",), registry=self.registry
+        )
+
+    def watch(self, prefix: str, what: str, read: Callable[[], Mapping[str, int]]) -> None:
+        """Show the counters that `read` gives, as `<prefix>_<name>_total`."""
+        self.registry.register(_Counts(prefix, what, read))
+
+    def text(self) -> bytes:
+        """All metrics."""
+        return generate_latest(self.registry)
+
+
+class Timed:
+    """ASGI middleware: counts and times requests by route, not by path."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        code = 500
+
+        async def sent(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        finally:
+            route = _route(scope)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(code)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern: a path itself could be anything, and so would the label."""
+    route: Any = scope.get("route")
+    return getattr(route, "path", "none")

@@ -1,0 +1,321 @@
+"""What the gateway does with a request, once HTTP is out of the way."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from router.client import (
+    Deadline,
+    Position,
+    Publisher,
+    ReaderFailed,
+    RecordRefused,
+    ResultReader,
+    ResultTimeout,
+    StreamFailed,
+    partition_of,
+    request,
+)
+from router.gateway.admission import Admission
+from router.gateway.backlog import Backlog
+from router.gateway.errors import BadRequest, Conflict, NotReady
+from router.gateway.inference import REQUEST_NAME, InferRequest, parse_request, respond
+from router.gateway.metrics import Metrics
+from router.gateway.networks import Directory, ServedNetwork, Store
+from router.gateway.streams import (
+    MOST_EMISSIONS,
+    check_stream_name,
+    emission_json,
+    json_line,
+    page,
+    parse_events,
+)
+from router.records import Data
+from router.results import MARK, Emission, Result, Stream
+from router.settings import Settings
+from router.store.calls import StatusReply, TaskStatus, unhosted
+from router.store.errors import StoreError
+from topologies.errors import SpikeRouterError
+
+__all__ = ["Gateway", "Services"]
+
+MAX_SAMPLES: Final = 1024  # in flight at once
+_MAX_BYTES: Final = 64 * 1024 * 1024  # in flight at once, if the broker keeps everything
+_LONG_BODY: Final = 100_000  # bytes; a longer one is parsed on a thread
+_DUPLICATE: Final = "duplicate_stream"
+_STATUS_S: Final = 0.5  # between two looks at how far ingest has read
+_RECORD_BYTES: Final = 200  # of a record beside its payload, about
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the gateway stands on; open while it runs. `kafka_answers` asks the broker."""
+
+    publisher: Publisher
+    reader: ResultReader
+    store: Store
+    kafka_answers: Callable[[], Awaitable[bool]]
+
+
+class Gateway:
+    """Answers requests. It keeps nothing that another gateway would need."""
+
+    def __init__(self, settings: Settings, services: Services, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self._services = services
+        self._directory = Directory(services.store, services.reader.follow)
+        unread = None if settings.retention_bytes is None else settings.retention_bytes // 2
+        self.admission = Admission(MAX_SAMPLES, unread or _MAX_BYTES)
+        self.backlog = Backlog(unread)
+        self._ids: dict[tuple[str, str], list[str]] = {}
+        reader, publisher = services.reader, services.publisher
+        self.metrics.watch("spikerouter_results", "What results were read.", reader.counters)
+        self.metrics.watch("spikerouter_published", "Records sent.", publisher.counters)
+        self.metrics.in_flight.set_function(lambda: self.admission.samples)
+
+    def now(self) -> float:
+        """The event loop's clock, in seconds."""
+        return asyncio.get_running_loop().time()
+
+    async def network(self, name: str) -> ServedNetwork:
+        """A deployed network; raises UnknownNetwork."""
+        limit = Deadline.after(self.settings.request_timeout_s)
+        return await self._directory.get(name, self.now(), limit)
+
+    # Requests
+
+    async def infer(self, name: str, body: bytes) -> bytes:
+        """Answer an inference request: the JSON response."""
+        network = await self.network(name)
+        unnamed = uuid.uuid4().hex
+        if len(body) > _LONG_BODY:
+            asked = await asyncio.to_thread(parse_request, body, network, unnamed)
+        else:
+            asked = parse_request(body, network, unnamed)
+        n, n_bytes = len(asked.samples), asked.n_bytes + _RECORD_BYTES * len(asked.samples)
+        if n > self.admission.max_samples:
+            raise BadRequest(
+                f"The batch has {n} samples; the most are {self.admission.max_samples}: send "
+                "several requests."
+            )
+        limit = Deadline.after(self.settings.request_timeout_s)
+        if asked.timeout_s is not None:
+            limit = limit.sooner(asked.timeout_s)
+        with self._sole_body(network, asked):
+            self.admission.check(n, n_bytes, self.now())
+            with self.admission.hold(n, n_bytes):
+                results = await self._all(network, asked.samples, limit)
+        self.admission.answered(n, self.now())
+        self.metrics.samples.labels(network.name).inc(n)
+        return respond(asked, network, results)
+
+    @contextmanager
+    def _sole_body(self, network: ServedNetwork, asked: InferRequest) -> Iterator[None]:
+        """Meanwhile no other body has this id. Raises Conflict when one has it, or had lately."""
+        if not asked.given_id:
+            yield
+            return
+        own = f"{asked.given_id}{MARK}{asked.digest}"
+        known = self._services.reader.siblings(network.name, asked.given_id)
+        running = self._ids.setdefault((network.name, asked.given_id), [])
+        if any(_is_other(name, own) for name in known) or set(running) - {asked.digest}:
+            if not running:
+                del self._ids[network.name, asked.given_id]
+            raise Conflict(
+                f"The id {asked.given_id!r} was used for another request lately: use another id, "
+                "or repeat the same request to get the same result."
+            )
+        running.append(asked.digest)
+        try:
+            yield
+        finally:
+            running.pop()
+            if not running:
+                del self._ids[network.name, asked.given_id]
+
+    async def _all(
+        self, network: ServedNetwork, samples: Collection[Data], limit: Deadline
+    ) -> list[Result]:
+        """The results of all samples; the first error ends the waiting."""
+        if len(samples) == 1:
+            return [await self._one(network, sample, limit) for sample in samples]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(network, sample, limit)) for sample in samples]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, network: ServedNetwork, sample: Data, limit: Deadline) -> Result:
+        """The result of one sample: remembered, or computed now."""
+        publisher, reader = self._services.publisher, self._services.reader
+        partition = partition_of(sample.name, publisher.n_partitions)
+        known = reader.peek(network.name, sample.name, partition)
+        if known is not None and known.final:
+            result = known.result()
+            if result.error:
+                raise StreamFailed(result)
+            return result
+        self._check_backlog(network, partition, len(sample.payload or b""))
+        try:
+            return await request(
+                publisher, reader, network.name, sample, limit, input=network.input.name
+            )
+        except RecordRefused as error:
+            raise _conflict_or(error) from error
+
+    def _check_backlog(self, network: ServedNetwork, partition: int, n_bytes: int) -> None:
+        n_bytes += _RECORD_BYTES
+        self.backlog.check(network.ingest, partition, n_bytes)
+        self.backlog.sent(network.ingest, partition, n_bytes)
+
+    # Streams
+
+    async def post_events(self, name: str, stream: str, body: bytes) -> Position:
+        """Append to a stream; where its record lies once it is acknowledged."""
+        network = await self.network(name)
+        record = parse_events(body, network, stream)
+        self.admission.check(0, len(body), self.now())
+        publisher = self._services.publisher
+        partition = partition_of(stream, publisher.n_partitions)
+        self._check_backlog(network, partition, len(body))
+        with self.admission.hold(0, len(body)):
+            written = await publisher.publish(network.input.name, record, partition)
+            return await written
+
+    async def results(
+        self, name: str, stream: str, start: int, wait_s: float, partition: int | None
+    ) -> bytes:
+        """The emissions from index `start` on, waiting for the first so long."""
+        network = await self.network(name)
+        check_stream_name(stream)
+        reader = self._services.reader
+        limit = Deadline.after(min(wait_s, self.settings.request_timeout_s))
+        known, emissions = self._emissions(network, stream, start, partition)
+        if not emissions and not (known is not None and known.final):
+            try:
+                async for _ in reader.results(
+                    stream, limit, network=network.name, partition=partition, start=start
+                ):
+                    break
+            except (ResultTimeout, StreamFailed):
+                pass  # the page tells of both
+            known, emissions = self._emissions(network, stream, start, partition)
+        return page(network.name, stream, start, known, emissions)
+
+    async def lines(
+        self, name: str, stream: str, start: int, wait_s: float, partition: int | None
+    ) -> AsyncIterator[bytes]:
+        """The emissions from index `start` on as JSON lines, as they come, for so long.
+
+        The last line tells where to go on. Raises here what can be told before the first line.
+        """
+        network = await self.network(name)
+        check_stream_name(stream)
+        self._emissions(network, stream, start, partition)
+        limit = Deadline.after(min(wait_s, self.settings.request_timeout_s))
+        return self._lines(network, stream, start, limit, partition)
+
+    async def _lines(
+        self,
+        network: ServedNetwork,
+        stream: str,
+        start: int,
+        limit: Deadline,
+        partition: int | None,
+    ) -> AsyncIterator[bytes]:
+        last: dict[str, object] = {"end": True, "error": None}
+        try:
+            async for emission in self._services.reader.results(
+                stream, limit, network=network.name, partition=partition, start=start
+            ):
+                start = emission.index + 1
+                yield json_line(emission_json(emission))
+        except ResultTimeout:
+            last = {"end": False, "error": None}
+        except StreamFailed as error:
+            last = {"end": True, "error": error.result.error}
+        except SpikeRouterError as error:
+            last = {"end": False, "error": str(error)}
+        yield json_line({"next": start, **last})
+
+    def _emissions(
+        self, network: ServedNetwork, stream: str, start: int, partition: int | None
+    ) -> tuple[Stream | None, list[Emission]]:
+        known = self._services.reader.peek(network.name, stream, partition)
+        if known is None:
+            return None, []
+        emissions = known.emissions(start)
+        return known, [each for each, _ in zip(emissions, range(MOST_EMISSIONS), strict=False)]
+
+    # Health
+
+    async def check_ready(self, name: str | None = None) -> None:
+        """Raises NotReady with all reasons why this gateway, or one network, is not served."""
+        network = None if name is None else await self.network(name)
+        reasons: list[str] = []
+        if not await self._services.kafka_answers():
+            reasons.append(f"Kafka does not answer at {self.settings.kafka}.")
+        try:
+            self._services.reader.check_reading()
+        except ReaderFailed as error:
+            reasons.append(str(error))
+        try:
+            replies = await self._replies()
+        except StoreError as error:
+            reasons.append(str(error))
+        else:
+            reasons += _task_reasons(replies, None if network is None else network.operators)
+        if reasons:
+            raise NotReady(tuple(reasons))
+
+    async def _replies(self) -> list[StatusReply]:
+        return [
+            await self._services.store.status(partition)
+            for partition in range(self.settings.partitions)
+        ]
+
+    async def watch_backlog(self) -> None:
+        """Until cancelled: learn how far ingest has read. Without the store nothing is learned."""
+        while True:
+            with suppress(StoreError):
+                self.backlog.update(await self._replies())
+            await asyncio.sleep(_STATUS_S)
+
+
+def _conflict_or(error: RecordRefused) -> Exception:
+    """Ingest refuses a name that is taken by another body."""
+    return Conflict(str(error)) if error.reason.startswith(_DUPLICATE) else error
+
+
+def _task_reasons(replies: Collection[StatusReply], operators: frozenset[str] | None) -> list[str]:
+    """What is wrong with the tasks, of these operators if they are given."""
+
+    def counts(task: TaskStatus) -> bool:
+        return operators is None or task.task.operator in operators
+
+    tasks = [task for reply in replies for task in reply.tasks if counts(task)]
+    if not tasks:
+        return ["No network is deployed." if operators is None else "The network has no tasks."]
+    nobody = {task for reply in replies for task in unhosted(reply)}
+    free = [task for task in tasks if task.lease_ms <= 0 and not task.error]
+    reasons = [f"Task {task.task} has failed: {task.error}" for task in tasks if task.error]
+    misfits = [task for task in free if task.task in nobody]
+    if misfits:
+        reasons.append(
+            f"{len(misfits)} tasks fit no living worker, such as {misfits[0].task} "
+            f"({misfits[0].kind}, cost {misfits[0].cost})."
+        )
+    if len(free) > len(misfits):
+        reasons.append(f"{len(free) - len(misfits)} of {len(tasks)} tasks have no owner yet.")
+    return reasons
+
+
+def _is_other(name: str, own: str) -> bool:
+    """Whether a stream's name is that of a request with the same id and another body."""
+    is_request = REQUEST_NAME.search(name) is not None
+    return is_request and name != own and not name.startswith(f"{own}.")

@@ -1,0 +1,129 @@
+"""Streams of events over HTTP: a body as an input record, emissions as JSON. Pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from router.gateway.errors import BadRequest
+from router.gateway.inference import REQUEST_NAME, parse_json
+from router.gateway.networks import ServedNetwork
+from router.records import Data, parse_record
+from router.results import Emission, Stream
+from router.wire import NAME_BYTES
+
+__all__ = [
+    "MOST_EMISSIONS",
+    "check_stream_name",
+    "emission_json",
+    "json_line",
+    "page",
+    "parse_events",
+]
+
+MOST_EMISSIONS: Final = 10_000  # in one response
+_LEGAL: Final = ("data", "end", "events", "seed", "seq", "until")
+
+
+def check_stream_name(name: str) -> str:
+    """A stream's name, unchanged; raises BadRequest unless a client may give it."""
+    n_bytes = len(name.encode("utf-8", "replace"))
+    if not 1 <= n_bytes <= NAME_BYTES or not name.isprintable():
+        raise BadRequest(
+            f"A stream's name has {n_bytes} bytes; legal are 1 to {NAME_BYTES} that can be printed."
+        )
+    if REQUEST_NAME.search(name):
+        raise BadRequest(f"The name {name!r} looks like that of an inference request.")
+    return name
+
+
+def parse_events(body: bytes, network: ServedNetwork, name: str) -> Data:
+    """The record of one post to a stream. Raises BadRequest, or RecordError, with what was legal.
+
+    The body is what a JSON record may say, without `networks`: `events` or `data`, `until`, `end`,
+    `seq`, `seed`.
+    """
+    content = parse_json(body)
+    unknown = sorted(set(content) - set(_LEGAL))
+    if unknown:
+        raise BadRequest(
+            f"The body has a field {unknown[0][:60]!r}; legal are {', '.join(_LEGAL)}."
+        )
+    record = parse_record(check_stream_name(name).encode(), body.lstrip(), 0, 0)
+    if not isinstance(record, Data):
+        raise BadRequest("The body is not what a stream says.")
+    if record.events is not None:
+        _check_events(record.events, network)
+    if record.payload is not None:
+        record = _checked_values(record, network)
+    return replace(record, networks=(network.name,))
+
+
+def _check_events(events: Sequence[tuple[int, int, int]], network: ServedNetwork) -> None:
+    spec = network.input
+    if not network.takes_events:
+        raise BadRequest(
+            f"Input {spec.name!r} takes samples of shape {list(spec.shape)} as `data`, not events."
+        )
+    n = math.prod(spec.shape)
+    for step, address, value in events:
+        if address >= n or not 1 <= value <= spec.high:
+            raise BadRequest(
+                f"The event {[step, address, value]} is not legal: addresses are 0 to {n - 1}, "
+                f"values 1 to {spec.high:g}."
+            )
+
+
+def _checked_values(record: Data, network: ServedNetwork) -> Data:
+    """The record with its values in the input's shape; a flat list will do."""
+    spec = network.input
+    if network.takes_events:
+        raise BadRequest(
+            f"Input {spec.name!r} takes `events`, a list of [step, address], not data."
+        )
+    if record.shape not in (spec.shape, (math.prod(spec.shape),)):
+        raise BadRequest(
+            f"`data` has shape {list(record.shape or ())}; legal is {list(spec.shape)}, or flat."
+        )
+    values = record.values()
+    if (values < spec.low).any() or (values > spec.high).any():
+        raise BadRequest(
+            f"`data` has a value outside the declared range, {spec.low:g} to {spec.high:g}."
+        )
+    return replace(record, shape=spec.shape)
+
+
+def emission_json(emission: Emission) -> dict[str, Any]:
+    """One emission; the class is the lowest index of the greatest value."""
+    return {
+        "index": emission.index,
+        "start": emission.start,
+        "stop": emission.stop,
+        "values": np.ascontiguousarray(emission.values),
+        "class": int(emission.values.argmax()),
+    }
+
+
+def page(
+    network: str, name: str, start: int, stream: Stream | None, emissions: Sequence[Emission]
+) -> bytes:
+    """Emissions from index `start` on as one JSON object; `next` is where to go on."""
+    last = emissions[-1].index + 1 if emissions else start
+    content = {
+        "network": network,
+        "stream": name,
+        "partition": None if stream is None else stream.partition,
+        "results": [emission_json(emission) for emission in emissions],
+        "next": last,
+        "end": stream is not None and stream.final and last >= stream.index,
+        "error": (stream.error or None) if stream is not None else None,
+    }
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def json_line(content: dict[str, Any]) -> bytes:
+    """One line of JSON."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
