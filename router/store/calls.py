@@ -172,11 +172,11 @@ class Claimed:
     """A task now leased to the caller.
 
     `claims` counts claims since the last checkpoint, this one included; from 3 on the owner is
-    suspicious (28): it runs the task alone and calls `hand` before each step. `number` is that
-    of the last checkpoint, 0 when there is none. `hand_last` is the value the previous owner
-    had in hand when it vanished, `hand_count` by how many owners in a row: at 2 its stream is
-    killed. `previous` is the worker that held the task before ("" for none) and `idle_ms` how
-    long its lease had been over.
+    suspicious (28): it runs the task alone, calls `hand` before each step, and clears it after.
+    `number` is that of the last checkpoint, 0 when there is none. `hand_last` is what the last
+    suspicious owner had in hand when it vanished, `hand_count` by how many of them in a row: at 2
+    its stream is killed, by whoever reads this. `previous` is the worker that held the task
+    before ("" for none) and `idle_ms` how long its lease had been over.
     """
 
     task: TaskId

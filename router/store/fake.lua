@@ -7,8 +7,8 @@
 -- snapshot is a shallow copy, and the writes of the last calls can be taken back one by one.
 local error, ipairs, next, pairs, pcall, type, unpack, setmetatable, G =
   error, ipairs, next, pairs, pcall, type, unpack, setmetatable, _G
-local floor, min, format, sort, remove =
-  math.floor, math.min, string.format, table.sort, table.remove
+local floor, min, huge, format, sort, remove =
+  math.floor, math.min, math.huge, string.format, table.sort, table.remove
 
 local function copy(source)
   local target = {}
@@ -31,11 +31,12 @@ local function new(undo_depth)
   local data, expires = {}, {} -- key -> string or {kind, fields}; key -> ms, if it expires
   local written, undo = {}, {} -- key -> what was there before this call; one such per call
   local now, replid, call_number = 0, '', 0
+  local soonest = huge -- when the next key expires, or earlier
   local fake, commands = {}, {}
 
   local function find(key, kind)
     local value = data[key]
-    if value == nil or (expires[key] and expires[key] <= now) then
+    if value == nil then
       return nil
     end
     if kind and (type(value) == 'string' and 'string' or value.kind) ~= kind then
@@ -49,6 +50,23 @@ local function new(undo_depth)
       written[key] = {data[key], expires[key]}
     end
     data[key], expires[key] = value, expiry
+    soonest = min(soonest, expiry or soonest)
+  end
+
+  -- What expired is gone for good, even if the clock jumps back.
+  local function begin(at)
+    now = at
+    if now < soonest then
+      return
+    end
+    soonest = huge
+    for key, expiry in pairs(copy(expires)) do
+      if expiry <= now then
+        data[key], expires[key] = nil, nil
+      else
+        soonest = min(soonest, expiry)
+      end
+    end
   end
 
   local function fields_of(key, kind)
@@ -229,12 +247,14 @@ local function new(undo_depth)
 
   -- What a script wrote before it failed stays written, as on the server.
   function fake.run(at, id, script, keys, args)
-    now, replid = at, id
+    begin(at)
+    replid = id
     return finish(pcall(script, server, keys, args))
   end
 
   function fake.command(at, id, ...)
-    now, replid = at, id
+    begin(at)
+    replid = id
     return finish(pcall(call, ...))
   end
 
@@ -243,7 +263,7 @@ local function new(undo_depth)
   end
 
   function fake.restore(snapshot)
-    data, expires, undo = copy(snapshot.data), copy(snapshot.expires), {}
+    data, expires, undo, soonest = copy(snapshot.data), copy(snapshot.expires), {}, 0
   end
 
   function fake.lose_writes(count)
@@ -253,12 +273,13 @@ local function new(undo_depth)
         data[key], expires[key] = before[1], before[2]
       end
     end
+    soonest = 0
     return taken
   end
 
   -- Every living key: name, kind, whether it expires, then its value or its fields.
   function fake.dump(at)
-    now = at
+    begin(at)
     local rows = {}
     for _, key in ipairs(sorted_keys(data)) do
       local value = find(key)

@@ -18,7 +18,8 @@ local claimed, suspicious = {}, {}
 local function read(id)
   local f = redis.call('HMGET', key('task', id),
     'kind', 'cost', 'token', 'released', 'deadline', 'ttl', 'claims', 'number', 'format', 'error',
-    'hand', 'hand_last', 'hand_count', 'alone_until', 'wanted_by', 'wanted_until', 'worker')
+    'hand', 'hand_last', 'hand_count', 'alone_until', 'wanted_by', 'wanted_until', 'worker',
+    'alone')
   if not f[1] then
     return nil
   end
@@ -27,7 +28,7 @@ local function read(id)
     deadline = tonumber(f[5]), ttl = tonumber(f[6]), claims = tonumber(f[7]), number = f[8],
     format = tonumber(f[9]), error = f[10], hand = f[11], hand_last = f[12],
     hand_count = tonumber(f[13]), alone_until = f[14], wanted_by = f[15], wanted_until = f[16],
-    worker = f[17],
+    worker = f[17], alone = f[18],
   }
 end
 
@@ -45,18 +46,19 @@ local function free(task)
 end
 
 local function grant(task)
-  -- Rule 28: the same (stream, window) in the hands of two vanished owners in a row.
-  local last, count = '', 0
-  if task.hand ~= '' then
-    last, count = task.hand, 1
-    if task.hand == task.hand_last then
-      count = task.hand_count + 1
-    end
+  -- Rule 28: the same (stream, window) in the hands of two vanished owners in a row. Only owners
+  -- that ran the task alone show their hands; others in between neither add to the row nor end it.
+  local last, count = task.hand_last, task.hand_count
+  if task.alone == '1' and task.hand == '' then
+    last, count = '', 0
+  elseif task.alone == '1' then
+    last, count = task.hand, task.hand == last and count + 1 or 1
   end
   redis.call('HSET', key('task', task.id),
     'worker', worker, 'token', token, 'deadline', int(now + ttl), 'ttl', int(ttl),
     'claims', int(task.claims + 1), 'hand', '', 'hand_last', last, 'hand_count', int(count),
-    'wanted_by', '', 'wanted_until', '0', 'alone_until', '0')
+    'alone', task.claims >= 2 and '1' or '', 'wanted_by', '', 'wanted_until', '0',
+    'alone_until', '0')
   local idle = 0
   if task.deadline > 0 then
     idle = now - task.deadline

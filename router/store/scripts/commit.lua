@@ -106,6 +106,7 @@ end
 for i = first_position, first_changed - 1, 3 do
   redis.call('HSET', positions, ARGV[i], ARGV[i + 1] .. '|' .. ARGV[i + 2])
 end
+-- What the owner has in hand stays: it may be stepping it while this older state is committed (28).
 redis.call('HSET', task, 'number', int(number), 'format', ARGV[5], 'committed', int(clock()),
-  'claims', '0', 'hand', '', 'hand_last', '', 'hand_count', '0')
+  'claims', '0')
 return 0

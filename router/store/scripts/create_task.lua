@@ -17,6 +17,7 @@ redis.call('HSET', key('task', id),
   'op', ARGV[2], 'group', ARGV[3], 'kind', ARGV[4], 'cost', ARGV[5], 'generation', ARGV[6],
   'worker', '', 'token', '', 'released', '', 'deadline', '0', 'ttl', '0',
   'claims', '0', 'number', '0', 'format', '0', 'committed', '',
-  'hand', '', 'hand_last', '', 'hand_count', '0', 'alone_until', '0',
+  'hand', '', 'hand_last', '', 'hand_count', '0', 'alone', '',
+  'alone_until', '0',
   'wanted_by', '', 'wanted_until', '0', 'error', '')
 return 1

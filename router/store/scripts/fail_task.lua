@@ -5,5 +5,5 @@ if redis.call('HGET', task, 'token') ~= token then
   return 0
 end
 redis.call('HSET', task, 'worker', '', 'token', '', 'released', token, 'deadline', int(clock()),
-  'claims', '0', 'hand', '', 'hand_last', '', 'hand_count', '0', 'error', ARGV[3])
+  'claims', '0', 'hand', '', 'hand_last', '', 'hand_count', '0', 'alone', '', 'error', ARGV[3])
 return 1

@@ -7,6 +7,7 @@ every stored time the other way, which no script can tell apart. So no test wait
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pytest
@@ -35,6 +36,16 @@ TTL = 95_000  # ms; tests move the clock by multiples of 10 s, so 5 s always dec
 KINDS = ("synaptic",)
 START = 1_700_000_000_000
 _TIMES = (b"deadline", b"settle_until", b"seen", b"wanted_until", b"alone_until", b"committed")
+
+
+@dataclass(frozen=True, eq=False)
+class About:
+    """A time in ms that equals any other less than a second away."""
+
+    ms: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, About) and abs(self.ms - other.ms) < 1000
 
 
 class Server(ABC):
@@ -74,26 +85,30 @@ class Server(ABC):
     @abstractmethod
     def forget_scripts(self) -> None: ...
 
-    def relative_dump(self) -> Dump:
-        """`dump` with times relative to now and rounded to 5 s, to compare two servers."""
+    def relative_dump(self) -> dict[bytes, tuple[object, bool]]:
+        """`dump` with times relative to now, which equal those of another server if they are near.
+
+        Not compared: the server's identity.
+        """
         now = self.now()
 
-        def value(field: bytes, stored: bytes) -> bytes:
+        def value(field: bytes, stored: bytes) -> object:
             if field in _TIMES and stored not in (b"", b"0"):
-                return b"%+d" % round((int(stored) - now) / 5000)
+                return About(int(stored) - now)
             return stored
 
-        def worker(stored: bytes) -> bytes:
+        def worker(stored: bytes) -> object:
             deadline, rest = stored.split(b"|", 1)
-            return b"%+d|%s" % (round((int(deadline) - now) / 5000), rest)
+            return About(int(deadline) - now), rest
 
-        found: Dump = {}
+        found: dict[bytes, tuple[object, bool]] = {}
         for key, (content, expires) in self.dump().items():
+            relative: object = content
             if isinstance(content, dict) and key.endswith(b":workers"):
-                content = {name: worker(stored) for name, stored in content.items()}
+                relative = {name: worker(stored) for name, stored in content.items()}
             elif isinstance(content, dict):
-                content = {k: value(k, v) for k, v in content.items() if k != b"replid"}
-            found[key] = (content, expires)
+                relative = {k: value(k, v) for k, v in content.items() if k != b"replid"}
+            found[key] = (relative, expires)
         return found
 
     def deploy(
@@ -157,8 +172,9 @@ class Server(ABC):
 
 
 class SimulatedServer(Server):
-    def __init__(self) -> None:
-        self._now = START
+    def __init__(self, clock: Callable[[], int] = lambda: START) -> None:
+        self._clock = clock
+        self._elapsed = 0
         self._failovers = 0
         self.store = SimulatedStore(self.now)
 
@@ -175,10 +191,10 @@ class SimulatedServer(Server):
         return self.store.dump()
 
     def elapse(self, ms: int) -> None:
-        self._now += ms
+        self._elapsed += ms
 
     def now(self) -> int:
-        return self._now
+        return self._clock() + self._elapsed
 
     def mark(self) -> object:
         return self.store.snapshot()
@@ -216,24 +232,30 @@ class RealServer(Server):
         return self._runner.run(self.store.load(task))
 
     def dump(self) -> Dump:
-        return {key: (self._value(key), self._pttl(key) >= 0) for key in sorted(self._keys())}
+        keys = sorted(self._keys())
+        values = self._values(keys)
+        return {k: (v, p >= 0) for k, v, p in zip(keys, values, self._pttls(keys), strict=True)}
 
     def elapse(self, ms: int) -> None:
-        for key in self._keys():
-            kind = key.split(b":")[2]
-            if kind == b"blob" and self._pttl(key) >= 0:
-                self.client.pexpire(key, self._pttl(key) - ms)
-            elif kind in (b"task", b"server"):
-                self._shift(key, lambda field, value: self._earlier(field, value, ms))
-            elif kind == b"workers":
-                self._shift(key, lambda _, value: self._earlier_worker(value, ms))
+        keys = self._keys()
+        with self.client.pipeline() as pipeline:
+            for key, value, pttl in zip(keys, self._values(keys), self._pttls(keys), strict=True):
+                kind = key.split(b":")[2]
+                if pttl >= 0:
+                    pipeline.pexpire(key, pttl - ms)
+                if kind in (b"task", b"server", b"workers"):
+                    earlier = _earlier_worker if kind == b"workers" else _earlier
+                    pipeline.hset(key, mapping={k: earlier(k, v, ms) for k, v in value.items()})
+            pipeline.execute()
 
     def now(self) -> int:
         seconds, micros = self.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
     def mark(self) -> object:
-        return {key: (self.client.dump(key), self._pttl(key)) for key in self._keys()}
+        keys = self._keys()
+        dumps = [self.client.dump(key) for key in keys]
+        return dict(zip(keys, zip(dumps, self._pttls(keys), strict=True), strict=True))
 
     def fail_over(self, copy: object | None = None) -> None:
         # Following a server that is not there and leaving it again changes the identity only.
@@ -253,32 +275,31 @@ class RealServer(Server):
     def _keys(self) -> list[bytes]:
         return list(self.client.scan_iter())
 
-    def _pttl(self, key: bytes) -> int:
-        left: int = self.client.pttl(key)
-        return left
+    def _pttls(self, keys: Sequence[bytes]) -> list[int]:
+        with self.client.pipeline() as pipeline:
+            for key in keys:
+                pipeline.pttl(key)
+            return [int(left) for left in pipeline.execute()]
 
-    def _value(self, key: bytes) -> object:
-        kind = self.client.type(key)
-        if kind == b"string":
-            return self.client.get(key)
-        return self.client.hgetall(key) if kind == b"hash" else self.client.smembers(key)
+    def _values(self, keys: Sequence[bytes]) -> list[Any]:
+        reads = {b"string": "get", b"hash": "hgetall", b"set": "smembers"}
+        with self.client.pipeline() as types, self.client.pipeline() as values:
+            for key in keys:
+                types.type(key)
+            for key, kind in zip(keys, types.execute(), strict=True):
+                getattr(values, reads[kind])(key)
+            return list(values.execute())
 
-    def _shift(self, key: bytes, moved: Callable[[bytes, bytes], bytes]) -> None:
-        stored: dict[bytes, bytes] = self.client.hgetall(key)
-        for field, value in stored.items():
-            if moved(field, value) != value:
-                self.client.hset(key, field, moved(field, value))
 
-    @staticmethod
-    def _earlier(field: bytes, value: bytes, ms: int) -> bytes:
-        if field in _TIMES and value not in (b"", b"0"):
-            return b"%d" % (int(value) - ms)
-        return value
+def _earlier(field: bytes, value: bytes, ms: int) -> bytes:
+    if field in _TIMES and value not in (b"", b"0"):
+        return b"%d" % (int(value) - ms)
+    return value
 
-    @staticmethod
-    def _earlier_worker(value: bytes, ms: int) -> bytes:
-        deadline, rest = value.split(b"|", 1)
-        return b"%d|%s" % (int(deadline) - ms, rest)
+
+def _earlier_worker(_worker: bytes, value: bytes, ms: int) -> bytes:
+    deadline, rest = value.split(b"|", 1)
+    return b"%d|%s" % (int(deadline) - ms, rest)
 
 
 @pytest.fixture
@@ -292,6 +313,12 @@ def real(redis_url: str) -> Iterator[RealServer]:
         server = RealServer(redis_url, runner)
         yield server
         server.close()
+
+
+@pytest.fixture
+def simulated_beside_real(real: RealServer) -> SimulatedServer:
+    """A simulated server whose clock is the real one's, so that both may be compared."""
+    return SimulatedServer(real.now)
 
 
 @pytest.fixture(params=["simulated", "real"])

@@ -249,12 +249,48 @@ def test_owner_that_vanished_with_empty_hands_accuses_no_stream(
 
 @pytest.mark.usefixtures("crash_twice")
 def test_checkpoint_ends_the_suspicion(server: "Server", tasks: list[TaskId]) -> None:
-    claimed = server.claim_one("c", "token-c", alone=tasks[0])
-    server.run(calls.hand(tasks[0], claimed.token, "1:7#4"))
+    server.claim_one("c", "token-c", alone=tasks[0])
     assert server.commit(tasks[0], "token-c", 1).name == "OK"
     _vanish(server)
     claimed = server.claim_one("d", "token-d")
-    assert (claimed.claims, claimed.hand_last, claimed.hand_count) == (1, "", 0)
+    assert (claimed.claims, claimed.suspicious) == (1, False)
+
+
+@pytest.mark.usefixtures("crash_twice")
+def test_checkpoint_of_an_older_state_does_not_hide_the_window_in_hand(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    server.claim_one("c", "token-c", alone=tasks[0])
+    server.run(calls.hand(tasks[0], "token-c", "1:7#4"))
+    assert server.commit(tasks[0], "token-c", 1).name == "OK"
+    _vanish(server)
+    claimed = server.claim_one("d", "token-d")
+    assert (claimed.hand_last, claimed.hand_count) == ("1:7#4", 1)
+
+
+@pytest.mark.usefixtures("crash_twice")
+def test_owners_who_show_no_hand_do_not_end_the_row(server: "Server", tasks: list[TaskId]) -> None:
+    server.claim_one("c", "first", alone=tasks[0])
+    server.run(calls.hand(tasks[0], "first", "1:7#4"))
+    server.commit(tasks[0], "first", 1)
+    for worker in ("d", "e"):
+        _vanish(server)
+        assert server.claim_one(worker, f"token-{worker}").hand_count == 1
+    _vanish(server)
+    server.claim_one("f", "second", alone=tasks[0])
+    server.run(calls.hand(tasks[0], "second", "1:7#4"))
+    _vanish(server)
+    claimed = server.claim_one("g", "third", alone=tasks[0])
+    assert (claimed.hand_last, claimed.hand_count) == ("1:7#4", 2)
+
+
+@pytest.mark.usefixtures("crash_twice")
+def test_polite_release_forgets_what_was_in_hand(server: "Server", tasks: list[TaskId]) -> None:
+    server.claim_one("c", "token-c", alone=tasks[0])
+    server.run(calls.hand(tasks[0], "token-c", "1:7#4"))
+    server.run(calls.release(tasks[0], "token-c"))
+    claimed = server.claim_one("d", "token-d")
+    assert (claimed.claims, claimed.hand_count) == (1, 0)
 
 
 # What `status` shows.
