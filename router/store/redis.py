@@ -112,11 +112,11 @@ class RedisStore:
                 reply = await self._command("EVALSHA", text.sha, *operands)
             except errors.NoScriptError:
                 reply = await self._command("EVAL", text.text, *operands)
-        return call.parse(reply)
+        return call.read(reply)
 
     async def read(self, query: Query[T], *, timeout: float | None = None) -> T:
         """Run the read commands of a query."""
-        return query.parse(await self._execute(query.commands, timeout))
+        return query.read(await self._execute(query.commands, timeout))
 
     async def write_blobs(
         self, writes: Sequence[BlobWrite], *, timeout: float | None = None

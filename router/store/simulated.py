@@ -142,13 +142,13 @@ class SimulatedStore:
         lua = self._lua
         keys = lua.list([_encoded(key) for key in call.keys])
         args = lua.list([_encoded(arg) for arg in call.args])
-        return call.parse(
+        return call.read(
             self._execute(call.script, self._run, lua.compiled(call.script), keys, args)
         )
 
     def read(self, query: Query[T]) -> T:
         """Run the read commands of a query."""
-        return query.parse([self.command(*command) for command in query.commands])
+        return query.read([self.command(*command) for command in query.commands])
 
     def write_blobs(self, writes: Sequence[BlobWrite]) -> None:
         """Write blobs that vanish unless a commit names them in time."""
