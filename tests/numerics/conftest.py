@@ -1,0 +1,160 @@
+"""Operators of every kind of stage, made from a seed, for the tests of backends."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from topologies.compiled import Group, Operator, Program
+from topologies.stages.add import Add
+from topologies.stages.base import Accumulator, Stage, ValueType, accumulator_for
+from topologies.stages.conv import Conv2d
+from topologies.stages.linear import Linear
+from topologies.stages.neuron import If, Lif, Neuron
+from topologies.stages.pool import MaxPool, SumPool
+from topologies.stages.readout import Count, Mean, Membrane, Readout
+from topologies.stages.reshape import Reshape
+
+NEURONS: Mapping[str, Neuron] = {
+    "if soft": If(),
+    "if hard": If(v_reset=0.0, v_threshold=0.7),
+    "if hard above zero": If(v_reset=0.25, fire=">"),
+    "plain soft": Lif(form="plain", leak=0.5),
+    "plain soft high threshold": Lif(form="plain", leak=0.9, v_threshold=1.7),
+    "plain hard": Lif(form="plain", leak=0.8, v_reset=-0.25),
+    "plain without memory": Lif(form="plain", leak=0.0),
+    "spikingjelly soft": Lif(form="spikingjelly", leak=2.0),
+    "spikingjelly hard": Lif(form="spikingjelly", leak=1.7, v_reset=0.0),
+    "spikingjelly hard below zero": Lif(form="spikingjelly", leak=3.3, v_reset=-0.3),
+    "spikingjelly decayed input soft": Lif(form="spikingjelly", leak=1.5, decay_input=True),
+    "spikingjelly decayed input hard": Lif(
+        form="spikingjelly", leak=2.7, decay_input=True, v_reset=0.0
+    ),
+    "snntorch soft": Lif(form="snntorch", leak=0.9, fire=">"),
+    "snntorch hard": Lif(form="snntorch", leak=0.9, fire=">", v_reset=0.0),
+    "snntorch soft delayed": Lif(form="snntorch", leak=0.9, fire=">", reset_delayed=True),
+    "snntorch hard delayed": Lif(
+        form="snntorch", leak=0.9, fire=">", reset_delayed=True, v_reset=0.0
+    ),
+    "norse soft": Lif(form="norse", leak=0.1, fire=">", v_threshold=0.3),
+    "norse hard": Lif(form="norse", leak=0.3, fire=">", v_leak=0.05, v_reset=-0.1),
+}
+
+
+def _ints(rng: np.random.Generator, largest: int, *shape: int) -> Any:
+    return rng.integers(-largest, largest, shape, endpoint=True)
+
+
+def _fitted(stage: Linear | Conv2d, inputs: Sequence[ValueType]) -> Accumulator:
+    return accumulator_for(stage.row_bound(inputs))
+
+
+def make_linear(
+    port: ValueType, n: int, *, seed: int = 1, largest: int = 900, shift: int = 10
+) -> Linear:
+    """Random synapses from `port` to `n` values, with the accumulator their bound allows."""
+    rng = np.random.default_rng(seed)
+    weight = _ints(rng, largest, n, port.n).astype(np.int16 if largest < 2**15 else np.int32)
+    bias = _ints(rng, largest, n).astype(np.int64)
+    bias[::3] = 0
+    stage = Linear(weight, bias, shift, "float64")
+    return Linear(weight, bias, shift, _fitted(stage, [port]))
+
+
+def make_conv(port: ValueType, n: int, kernel: int, **geometry: Any) -> Conv2d:
+    """A random convolution of `port` to `n` channels."""
+    rng = np.random.default_rng(2)
+    n_in = port.shape[0] // geometry.get("channel_groups", 1)
+    weight = _ints(rng, 400, n, n_in, kernel, kernel).astype(np.int16)
+    bias = _ints(rng, 400, n).astype(np.int64)
+    stage = Conv2d(weight, bias, 9, "float64", **geometry)
+    return Conv2d(weight, bias, 9, _fitted(stage, [port]), **geometry)
+
+
+def chain(port: ValueType, *stages: Stage) -> Operator:
+    """The operator of stages one after the other; neurons and readouts take up the unit."""
+    types, kept = [port], []
+    for stage in stages:
+        if isinstance(stage, Neuron | Readout):
+            stage = stage.reading(types[-1])
+        kept.append(stage)
+        types.append(stage.out_type([types[-1]]))
+    reads = tuple((index - 1,) for index in range(len(stages)))
+    return Operator.of(Program((port,), tuple(kept), reads))
+
+
+def _joined() -> Operator:
+    """Two ports of other units, each with synapses, added into one neuron."""
+    ports = (ValueType((30,), 0, 1), ValueType((20,), -7, 9, 3))
+    synapses = (make_linear(ports[0], 24), make_linear(ports[1], 24, seed=5, shift=8))
+    types = [stage.out_type([port]) for stage, port in zip(synapses, ports, strict=True)]
+    finest = max(value.unit for value in types)
+    lifts = tuple(finest - value.unit for value in types)
+    add = Add(lifts, accumulator_for(Add(lifts, "float64").row_bound(types)))
+    neuron = Lif(form="plain", leak=0.5).reading(add.out_type(types))
+    return Operator.of(Program(ports, (*synapses, add, neuron), ((-1,), (-2,), (0, 1), (2,))))
+
+
+def make_operators() -> dict[str, Operator]:
+    """One operator of every kind that a backend treats in its own way."""
+    spikes, image = ValueType((50,), 0, 1), ValueType((6, 9, 7), 0, 1)
+    graded, signed = ValueType((4, 8, 8), 0, 4, 2), ValueType((40,), -300, 200, 4)
+    made = {name: chain(spikes, make_linear(spikes, 70), n) for name, n in NEURONS.items()}
+    lif = NEURONS["plain soft"]
+    conv = make_conv(image, 8, 3, padding=(1, 1))
+    pooled = ValueType((8, 4, 3), 0, 4, 2)
+    pools = SumPool((2, 2), (2, 2), shift=2), MaxPool((3, 2), (2, 1), (1, 0))
+    wide = make_linear(spikes, 9, largest=2**24, shift=24)
+    middle = make_linear(spikes, 9, largest=2**20, shift=20)
+    made |= {
+        "convolution": chain(image, conv, lif),
+        "strided convolution": chain(
+            image, make_conv(image, 6, 3, stride=(2, 1), padding=(1, 0)), lif
+        ),
+        "dilated convolution": chain(image, make_conv(image, 6, 2, dilation=(2, 3)), lif),
+        "grouped convolution": chain(
+            image, make_conv(image, 9, 3, channel_groups=3, padding=(2, 1)), lif
+        ),
+        "convolution of graded spikes": chain(graded, make_conv(graded, 5, 3), lif),
+        "sum pool at the end": chain(image, conv, lif, pools[0]),
+        "max pool": chain(image, pools[1], Reshape((-1,)), make_linear(pools_out(image), 9), lif),
+        "whole network": chain(
+            image, conv, lif, pools[0], make_conv(pooled, 7, 3), lif, Reshape((-1,)),
+            make_linear(ValueType((14,), 0, 1), 10), Mean(every=4),
+        ),
+        "signed input": chain(signed, make_linear(signed, 33), lif),
+        "join": _joined(),
+        "float64 sums": chain(spikes, wide, NEURONS["spikingjelly hard"]),
+        "int32 sums": chain(spikes, middle, lif),
+        "count": chain(spikes, make_linear(spikes, 10), lif, Count()),
+        "count every 2": chain(spikes, make_linear(spikes, 10), lif, Count(every=2)),
+        "mean": chain(spikes, make_linear(spikes, 10), Mean()),
+        "mean of wide sums": chain(spikes, wide, Mean(every=3)),
+        "membrane": chain(spikes, make_linear(spikes, 10), Membrane(decay=0.9, every=3)),
+    }  # fmt: skip
+    return made
+
+
+def pools_out(image: ValueType) -> ValueType:
+    """What the test's max pool makes of an image, flat."""
+    n = MaxPool((3, 2), (2, 1), (1, 0)).out_type([image]).n
+    return ValueType((n,), 0, 1)
+
+
+@pytest.fixture(scope="session")
+def operators() -> dict[str, Operator]:
+    """See make_operators."""
+    return make_operators()
+
+
+@pytest.fixture(scope="session")
+def neurons() -> Mapping[str, Neuron]:
+    """Neurons of every form and reset, by name."""
+    return NEURONS
+
+
+@pytest.fixture(scope="session")
+def whole() -> Callable[[Operator], Group]:
+    """The one group that is all of an operator."""
+    return lambda operator: Group(0, 0, operator.output.n)

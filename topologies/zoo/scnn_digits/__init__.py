@@ -1,0 +1,1 @@
+"""A spiking convolutional network for handwritten digits; see README.md."""
