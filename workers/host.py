@@ -101,6 +101,7 @@ class Host:
         self._rousing = asyncio.Event()
         self._assignment_changed = False
         self._recoveries: list[dict[str, Any]] = []
+        self._past_counts: Counter[str] = Counter()  # of tasks that are no longer here
         self._group = asyncio.TaskGroup()
 
     # ---- life ---------------------------------------------------------------------------------
@@ -352,6 +353,7 @@ class Host:
         running = self._running.get(task)
         if running is not None and running.hosted is hosted:
             del self._running[task]
+            self._past_counts.update(hosted.tenant.counts)
             self._assign()
 
     # ---- reading ------------------------------------------------------------------------------
@@ -473,7 +475,7 @@ class Host:
     def _details(self) -> dict[str, Info]:
         now = asyncio.get_running_loop().time()
         details: dict[str, Info] = {"backend": self._settings.backend}
-        totals: Counter[str] = Counter()
+        totals = self._past_counts.copy()
         for task, running in self._running.items():
             tenant = running.hosted.tenant
             details[task_detail(task, "lag_records")] = self._lag_records(running.hosted)
