@@ -224,8 +224,9 @@ class EncoderEncode:
 
     def _piece_steps(self, piece: Piece) -> Array:
         if piece.dtype == SPIKES:
-            n_steps = piece.stop - piece.start
-            return unpack([piece.payload], n_steps, self._out.n, self._out.low, self._out.high)[0]
+            n_steps, out = piece.stop - piece.start, self._out
+            spikes: Array = unpack([piece.payload], n_steps, out.n, out.low, out.high)[0]
+            return spikes
         values = np.frombuffer(piece.payload, np.dtype(piece.dtype).newbyteorder("<"))
         steps: Array = self._steps_of(values).astype(np.int32)
         return steps
