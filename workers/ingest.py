@@ -32,6 +32,8 @@ _MAX_WINDOWS_PER_RECORD = 4096
 """One record may not make ingest cut for minutes, nor fill the queue of its partition."""
 _MAX_HELD = 64
 """Records of one stream that may arrive ahead of their sequence number."""
+_FINAL = 1 << 62
+"""The level of confirmation of a network that has ended the stream."""
 _BATCH_BYTES = 200
 """Bytes of one batch in a frame beside its payload."""
 
@@ -95,11 +97,15 @@ class Fresh:
 
 
 class _Flow:
-    """One open stream. All but `sent`, `confirmed` and `final` follows from the input topic."""
+    """One open stream.
+
+    All but `sent`, `confirmed`, `final` and `doomed` follows from the input topic.
+    """
 
     __slots__ = (
-        "confirmed", "cuts", "done", "end", "events", "final", "held", "known", "n_cut", "name",
-        "networks", "next_seq", "number", "pieces", "routes", "seed", "sent", "since", "step",
+        "confirmed", "cuts", "done", "doomed", "end", "events", "final", "held", "known", "n_cut",
+        "name", "networks", "next_seq", "number", "pieces", "routes", "seed", "sent", "since",
+        "step",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, networks: frozenset[str], seed: int) -> None:
@@ -111,6 +117,7 @@ class _Flow:
         self.n_cut = 0
         self.end = False  # no more records
         self.done = False  # the last window is cut
+        self.doomed = False  # its KILL is on the way: nothing more is sent
         self.next_seq = 0
         self.held: dict[int, Data] = {}
         self.pieces: list[Piece] = []
@@ -162,6 +169,7 @@ class Ingest:
         self._names = Names(limits.remembered_names)
         self._killed: dict[str, IntervalSet] = {}
         self._flows: dict[int, _Flow] = {}
+        self._early: dict[int, dict[str, int]] = {}
         self._ready: dict[_Flow, None] = {}
         self._flight = 0
         self._queued = 0
@@ -184,7 +192,12 @@ class Ingest:
 
     @property
     def paused_topics(self) -> tuple[str, ...]:
-        """The input, while more is cut than may be sent: only ingest limits the flow (18)."""
+        """The input, while more is cut than may be sent: only ingest limits the flow (18).
+
+        Before the era is known: the results, which could not be told apart yet.
+        """
+        if self._phase != "serve":
+            return self.spec.topics[1:]
         return (self.spec.in_topic,) if self._queued > self._limits.flight_bytes else ()
 
     @property
@@ -287,6 +300,7 @@ class Ingest:
         for field in self._names.clear():
             self._ledger.end(field)
         self._killed = {}
+        self._early = {}
         self._phase = "serve"
         is_first = self._predecessor == 0 and self._fresh.log_start == 0
         begin = 0 if is_first else self._seen_at + 1
@@ -368,8 +382,11 @@ class Ingest:
             )
         flow = _Flow(self._names.next_number, data.name, networks, data.seed)
         flow.since = self._now
+        for network, level in self._early.get(flow.number, {}).items():
+            self._raise_level(flow, network, level)
         self._sequence(flow, data)
         self._flows[flow.number] = flow
+        self._early.pop(flow.number, None)
         touched, gone = self._names.add(data.name, digest, is_open=not flow.end)
         self._ledger.change(touched)
         for field in gone:
@@ -464,7 +481,7 @@ class Ingest:
             end = flow.end and stop == flow.known
             pieces = tuple(p for p in flow.pieces if p.start < stop and p.stop > start)
             events = tuple(e for e in flow.events if e[0] < stop)
-            if flow.waiting:
+            if flow.waiting and not flow.doomed:
                 flow.cuts.append(Cut(flow.n_cut, start, stop, end, pieces, events))
                 self._queued += self._cost(stop - start)
             flow.events = flow.events[len(events) :]
@@ -487,27 +504,47 @@ class Ingest:
             return
         network = self._results[record.topic]
         for batch in frame.batches:
-            flow = self._flows.get(batch.stream.number)
-            if flow is None or batch.stream.era != self._era:
-                continue
-            if batch.end or batch.kind is Kind.ABORT:
-                flow.final |= {network}
-                flow.confirmed.pop(network, None)
-            elif batch.window >= flow.confirmed.get(network, 0):
-                flow.confirmed[network] = batch.window + 1
-            else:
-                continue
-            self._progress(flow)
+            if batch.stream.era == self._era:
+                is_final = batch.end or batch.kind is Kind.ABORT
+                level = _FINAL if is_final else batch.window + 1
+                self._note_level(batch.stream.number, network, level)
+
+    def _note_level(self, number: int, network: str, level: int) -> None:
+        """Windows below `level` are confirmed by `network`, which may be news of a replay's."""
+        flow = self._flows.get(number)
+        if flow is not None:
+            if self._raise_level(flow, network, level):
+                self._progress(flow)
+        elif number >= self._names.next_number:  # its records are to be read again
+            known = self._early.setdefault(number, {})
+            known[network] = max(level, known.get(network, 0))
+
+    @staticmethod
+    def _raise_level(flow: _Flow, network: str, level: int) -> bool:
+        if level == _FINAL:
+            is_new = network not in flow.final
+            flow.final |= {network}
+            flow.confirmed.pop(network, None)
+            return is_new
+        if network in flow.final or level <= flow.confirmed.get(network, 0):
+            return False
+        flow.confirmed[network] = level
+        return True
 
     def _progress(self, flow: _Flow) -> None:
         waiting = flow.waiting
         if not waiting:
             self._drop_cuts(flow)
-        level = min((flow.confirmed.get(n, 0) for n in waiting), default=flow.n_cut)
+        level = self._level(flow)
         while flow.sent and flow.sent[0][0] < level:
             self._flight -= flow.sent.popleft()[1]
         flow.since = self._now
         self._settle(flow)
+
+    @staticmethod
+    def _level(flow: _Flow) -> int:
+        """Windows below it are confirmed by every network that the stream waits for (18)."""
+        return min((flow.confirmed.get(n, 0) for n in flow.waiting), default=flow.n_cut)
 
     def _settle(self, flow: _Flow) -> None:
         """File the flow where it belongs now: sending, waiting, or closed."""
@@ -571,8 +608,7 @@ class Ingest:
         """End the stream that two owners in a row had in hand when they died (28)."""
         for flow in self._flows.values():
             if self._field(flow.number) == field:
-                self._drop_cuts(flow)
-                self._ask_kill(flow, error)
+                self._doom(flow, error)
                 return
 
     def _control(
@@ -654,10 +690,11 @@ class Ingest:
             if isinstance(payload, Exception):
                 self._poison(flow, cut, payload)
                 continue
-            self._flight += cost
-            if not flow.sent:
-                flow.since = self._now
-            flow.sent.append((cut.window, cost))
+            if cut.window >= self._level(flow):  # a replay's may be confirmed long since
+                self._flight += cost
+                if not flow.sent:
+                    flow.since = self._now
+                flow.sent.append((cut.window, cost))
             self.counts["windows_applied_total"] += 1
             if self.replaying:
                 self.counts["windows_replayed_total"] += 1
@@ -677,8 +714,7 @@ class Ingest:
 
     def _poison(self, flow: _Flow, cut: Cut, error: Exception) -> None:
         where = f"stream {flow.name}, window {cut.window}"
-        self._drop_cuts(flow)
-        self._ask_kill(flow, f"EncoderFailed: {where}: {type(error).__name__}: {error}")
+        self._doom(flow, f"EncoderFailed: {where}: {type(error).__name__}: {error}")
 
     def _drop_cuts(self, flow: _Flow) -> None:
         for cut in flow.cuts:
@@ -686,8 +722,11 @@ class Ingest:
         flow.cuts.clear()
         self._ready.pop(flow, None)
 
-    def _ask_kill(self, flow: _Flow, error: str) -> None:
-        """Through the log, so that a replay ends the stream too (5)."""
+    def _doom(self, flow: _Flow, error: str) -> None:
+        """End a stream through the log, so that a replay ends it too (5); till then it is mute."""
+        flow.doomed = True
+        self._drop_cuts(flow)
+        self._touch(flow)
         kill = Kill(StreamId(self._era, flow.number), flow.name, flow.routes, clip_text(error))
         self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
 
@@ -736,6 +775,7 @@ class Ingest:
             "routes": list(self._routes),
             "next": self._names.next_number,
             "killed": {n: k.intervals() for n, k in self._killed.items()},
+            "early": self._early,
         })  # fmt: skip
 
     def _freeze(self, field: str) -> tuple[str, int, bytes]:
@@ -746,7 +786,7 @@ class Ingest:
         blob = seal([
             flow.name, flow.seed, flow.routes, flow.known, flow.step, flow.n_cut, flow.end,
             flow.done, flow.next_seq, held, flow.pieces, flow.events, list(flow.cuts),
-            list(flow.sent), flow.confirmed, sorted(flow.final),
+            list(flow.sent), flow.confirmed, sorted(flow.final), flow.doomed,
         ])  # fmt: skip
         return field, flow.n_cut - len(flow.cuts), blob
 
@@ -767,6 +807,7 @@ class Ingest:
         self._era, self._predecessor = head["era"]
         self._routes = tuple(head["routes"])
         self._names.next_number = head["next"]
+        self._early = head["early"]
         self._killed = {
             n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in head["killed"].items()
         }
@@ -812,7 +853,7 @@ class Ingest:
 
     def _thaw(self, number: int, saved: list[Any]) -> None:
         (name, seed, routes, known, step, n_cut, end, done, next_seq, held, pieces, events, cuts,
-         sent, confirmed, final) = saved  # fmt: skip
+         sent, confirmed, final, doomed) = saved  # fmt: skip
         flow = _Flow(number, name, frozenset(routes), seed)
         flow.known, flow.step, flow.n_cut, flow.end, flow.done = known, step, n_cut, end, done
         flow.next_seq = next_seq
@@ -827,7 +868,7 @@ class Ingest:
             for w, a, b, e, ps, es in cuts
         )
         flow.sent = deque((w, c) for w, c in sent)
-        flow.confirmed, flow.final = confirmed, frozenset(final)
+        flow.confirmed, flow.final, flow.doomed = confirmed, frozenset(final), doomed
         self._flows[number] = flow
         self._flight += sum(cost for _, cost in flow.sent)
         self._queued += sum(self._cost(c.stop - c.start) for c in flow.cuts)
