@@ -96,7 +96,6 @@ class _Pace:
 
     renew: int = 0
     claim: int = 0
-    want: int = 0
     under_way: set[str] = field(default_factory=set)
 
 
@@ -138,6 +137,8 @@ class LeaseBook:
         self._held: dict[TaskId, _Holding] = {}
         self._giving: dict[TaskId, LeaseCall] = {}
         self._left: set[int] = set()
+        self._want_at: int | None = None
+        self._want_in = 0
 
     # ---- what is held -------------------------------------------------------------------------
 
@@ -204,6 +205,7 @@ class LeaseBook:
                 found.append(call)
         for partition, pace in self._paces.items():
             found += self._due_in(partition, pace, now_ms)
+        found += self._due_want(now_ms)
         return found
 
     def _due_in(self, partition: int, pace: _Pace, now: int) -> list[LeaseCall]:
@@ -214,14 +216,25 @@ class LeaseBook:
         if self._is_due("claim", pace, pace.claim, now) and self._may_claim(partition):
             pace.claim = now + self.ttl_ms // 4
             found.append(self._claim(partition))
-        if self._is_due("want", pace, pace.want, now) and self._may_want():
-            first, pace.want = pace.want == 0, now + self.ttl_ms // 2
-            if not first:  # claim what is free before asking for what is not
-                found.append(self._want(partition))
         if not found and self._may_leave(partition, pace):
             found.append(LeaseCall("leave", partition, calls.leave(partition, self.worker)))
         pace.under_way.update(call.verb for call in found)
         return found
+
+    def _due_want(self, now: int) -> list[LeaseCall]:
+        """Ask for one task, in one partition at a time: loads elsewhere are known only as of the
+        last renewals, so that asking everywhere at once would move tasks to and fro (29)."""
+        if self._want_at is None:  # claim what is free before asking for what is not
+            self._want_at = now + self.ttl_ms // 2
+        busy = any({"want", "claim"} & pace.under_way for pace in self._paces.values())
+        if now < self._want_at or busy or not self._may_want():
+            return []
+        self._want_at = now + self.ttl_ms // 2
+        partitions = list(self._paces)
+        self._want_in = (self._want_in + 1) % len(partitions)
+        call = self._want(partitions[self._want_in])
+        self._paces[call.partition].under_way.add("want")
+        return [call]
 
     @staticmethod
     def _is_due(verb: str, pace: _Pace, at: int, now: int) -> bool:
@@ -291,8 +304,8 @@ class LeaseBook:
         if call.verb == "claim":
             return self._claimed(call, reply, pace, now_ms)
         if call.verb == "want":
-            if reply is not None:
-                pace.claim = min(pace.claim, now_ms)
+            if reply is not None:  # it comes with the giver's next renewal and checkpoint
+                self._want_at = now_ms + self.ttl_ms
         elif call.verb == "leave":
             self._left.add(call.partition)
         else:
@@ -370,7 +383,7 @@ class LeaseBook:
         if reply.settling_ms:
             pace.claim = max(pace.claim, min(now + reply.settling_ms, now + self.ttl_ms))
         elif reply.claimed:
-            pace.claim = min(pace.claim, now)  # there may be more
+            pace.claim = now + 10 * len(self._held)  # there may be more; who has less goes first
         if self.is_stopping:
             self._return_unwanted(events)
         return events

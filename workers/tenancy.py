@@ -5,7 +5,7 @@
 3. Write the blobs under fresh keys, with a time to live.
 4. Run the commit script: token, number, cursors and positions are checked there.
 5. Committed: go on. Refused by number, or outcome unknown: the next one is full. Refused by token:
-   the task is another worker's, drop it.
+   the task is another worker's, or the store has lost its data: the next renewal says which.
 
 The order is the argument: a commit before step 2 loses outputs that a crash takes with it.
 """
@@ -28,7 +28,7 @@ from topologies.errors import SpikeRouterError
 from workers.snapshot import Snapshot, Stored
 from workers.tenant import Output, Tenant
 
-__all__ = ["BLOB_TTL_MS", "CommitPlan", "Tenancy", "TenancyLostError", "stored_of"]
+__all__ = ["BLOB_TTL_MS", "CommitPlan", "Tenancy", "TenancyLostError", "TokenRefusedError", "stored_of"]
 
 BLOB_TTL_MS = 60_000
 """How long blobs outlive a commit that never comes."""
@@ -36,6 +36,14 @@ BLOB_TTL_MS = 60_000
 
 class TenancyLostError(SpikeRouterError, RuntimeError):
     """The task belongs to another worker now, or cannot be continued here."""
+
+
+class TokenRefusedError(TenancyLostError):
+    """A checkpoint was refused by token: `LeaseBook.doubt` asks what that means.
+
+    LOST: drop the task. VANISHED: keep it, its state may be the only one left (27); once the lease
+    is regained, `Tenancy.regained` takes the new token.
+    """
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,11 @@ class Tenancy:
         self._pending: Snapshot | None = None
         self._planned = False
         self._replay_to: dict[str, int] = {}
+
+    def regained(self, token: str) -> None:
+        """The store had forgotten the claim: go on under a new token, with a full checkpoint."""
+        self.token = token
+        self.full = True
 
     # ---- outputs ------------------------------------------------------------------------------
 
@@ -142,7 +155,8 @@ class Tenancy:
     def finished(self, outcome: CommitOutcome | None) -> None:
         """Step 5. None: nobody knows whether it was written.
 
-        Raises TenancyLostError when the task must be dropped.
+        Raises TokenRefusedError when it is doubtful whose the task is, and another TenancyLostError
+        when it must be dropped. The tenancy stays usable after the former.
         """
         snapshot, self._pending = self._pending, None
         if snapshot is None:
@@ -156,7 +170,7 @@ class Tenancy:
         self.tenant.refused(snapshot)
         self.full = True
         if outcome is CommitOutcome.TOKEN:
-            raise TenancyLostError(f"Task {self.task} is another worker's: its token was refused.")
+            raise TokenRefusedError(f"The store refused the token of task {self.task}.")
         if outcome is CommitOutcome.BACKWARDS:
             raise TenancyLostError(
                 f"Task {self.task} is ahead in the store of what this worker holds: claim it again."
