@@ -12,8 +12,8 @@ import numpy.typing as npt
 from topologies.errors import SpikeRouterError
 
 __all__ = [
-    "INPUT",
     "ENCODERS",
+    "INPUT",
     "NEURONS",
     "READOUTS",
     "WEIGHTED",
