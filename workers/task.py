@@ -188,7 +188,7 @@ class Task:
 
     @property
     def n_waiting(self) -> int:
-        return len(self._ready)
+        return sum(len(s.inbox[s.place.first]) for s in self._streams.values())
 
     def update(self, spec: TaskSpec) -> None:
         """A network was deployed or removed: take its places in, from its first stream on."""

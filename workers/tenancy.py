@@ -70,6 +70,7 @@ class Tenancy:
         self._pending: Snapshot | None = None
         self._planned = False
         self._replay_to: dict[str, int] = {}
+        self._replayed_at: int | None = None
 
     def regained(self, token: str) -> None:
         """The store had forgotten the claim: go on under a new token, with a full checkpoint."""
@@ -111,7 +112,10 @@ class Tenancy:
             self._replay_to = left
             return False
         if self.tenant.replaying:
-            if self.tenant.work() is not None:
+            applied = self.tenant.counts["windows_applied_total"]
+            if self._replayed_at is None:
+                self._replayed_at = applied + self.tenant.n_waiting
+            if applied < self._replayed_at and self.tenant.work() is not None:
                 return False
             self.tenant.replaying = False
         self._replay_to = {}

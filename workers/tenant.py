@@ -58,7 +58,7 @@ class Tenant(Protocol):
     def n_streams(self) -> int: ...
     @property
     def n_waiting(self) -> int:
-        """Windows that could be applied now."""
+        """Windows that are here and not applied: the lag."""
         ...
 
     def start(self) -> dict[str, int]:
