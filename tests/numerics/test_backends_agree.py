@@ -23,6 +23,16 @@ def test_every_operator_gives_the_bits_of_the_reference(
         check(load_kernel(operator, group, backend), ReferenceKernel(operator, group), 33)
 
 
+def test_operators_that_are_compared_neither_sleep_nor_fire_always(
+    operators: dict[str, Operator], whole: Whole
+) -> None:
+    for name, operator in operators.items():
+        if operator.kind == "readout":
+            continue
+        output = _outputs(operator, whole(operator), "reference", _inputs(operator, 4, 12))
+        assert 0.01 < output.mean() / operator.output.high < 0.9, name
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_fingerprint_is_that_of_the_reference(
     operators: dict[str, Operator], whole: Whole, backend: str
