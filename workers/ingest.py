@@ -175,6 +175,7 @@ class Ingest:
         self._queued = 0
         self._ledger: Ledger[str] = Ledger()
         self._seeks: dict[str, int] = {}
+        self._floor: dict[str, int] = {}
         self._committed_bytes = 0
         self._committed_reading: dict[str, int] = {}
         if stored is not None:
@@ -675,6 +676,8 @@ class Ingest:
         return IngestWork(n_steps, tuple(cuts), tuple(f.seed for f in flows), tuple(flows), hand)
 
     def _is_full(self) -> bool:
+        if self._is_behind():  # it cannot commit before it has read on, nor read on unless it sends
+            return False
         return self.reading.n_bytes - self._committed_bytes > self._limits.uncommitted_bytes
 
     def compute(self, work: IngestWork) -> list[bytes | Exception]:
@@ -734,7 +737,7 @@ class Ingest:
 
     def snapshot(self, full: bool) -> Snapshot | None:
         """One instant (20). None while no era is current, and when nothing happened since."""
-        if self._phase != "serve":
+        if self._phase != "serve" or self._is_behind():
             return None
         self._outbox.flush()
         offsets = {t: self.reading.offset(t) for t in self.spec.topics}
@@ -753,6 +756,13 @@ class Ingest:
             n_bytes_read=self.reading.n_bytes,
             token=taken,
         )
+
+    def _is_behind(self) -> bool:
+        """Whether it lost its head and has not read up to the committed positions again."""
+        if self._floor:
+            offset = self.reading.offset
+            self._floor = {t: at for t, at in self._floor.items() if offset(t) < at}
+        return bool(self._floor)
 
     def committed(self, snapshot: Snapshot) -> None:
         self._ledger.committed(snapshot.token, self._is_alive)
@@ -788,13 +798,14 @@ class Ingest:
             flow.done, flow.next_seq, held, flow.pieces, flow.events, list(flow.cuts),
             list(flow.sent), flow.confirmed, sorted(flow.final), flow.doomed,
         ])  # fmt: skip
-        return field, flow.n_cut - len(flow.cuts), blob
+        return field, flow.n_cut, blob
 
     # ---- restoring ----------------------------------------------------------------------------
 
     def _restore(self, stored: Stored) -> None:
         """Take a checkpoint in. What is damaged beyond repair ends loudly, by a new era."""
         head = self._open_head(stored)
+        self._floor = {t: at for t, at in stored.positions.items() if t in self.spec.topics}
         for field in stored.streams:
             self._ledger.stored(field)
         if head is None:

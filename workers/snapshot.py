@@ -66,11 +66,17 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the store gives back: the head's two versions and each stream's two versions."""
+    """What the store gives back: the head's two versions and each stream's two versions.
+
+    `positions` and `cursors` are those of the last commit, which no later one may fall below: who
+    falls back on an older version commits nothing (of that stream) before it has caught up (22).
+    """
 
     number: int
     heads: tuple[bytes | None, bytes | None]
     streams: Mapping[str, tuple[bytes | None, bytes | None]]
+    positions: Mapping[str, int] = field(default_factory=dict)
+    cursors: Mapping[str, int] = field(default_factory=dict)
 
 
 def seal(value: object) -> bytes:

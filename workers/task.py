@@ -88,7 +88,7 @@ class _Stream:
     """State of one (node, stream). The only cursor is `window`, the next one to apply (11)."""
 
     __slots__ = (
-        "abort", "catch_up", "expect", "id", "inbox", "known", "name", "networks", "place",
+        "abort", "catch_up", "expect", "floor", "id", "inbox", "known", "name", "networks", "place",
         "routes", "seed", "state", "step", "window",
     )  # fmt: skip
 
@@ -108,7 +108,8 @@ class _Stream:
         self.known = [0] * n
         self.inbox: list[deque[Held]] = [deque() for _ in range(n)]
         self.abort: tuple[int, str] | None = None
-        self.catch_up: dict[str, int] | None = None
+        self.catch_up: dict[str, int] = {}
+        self.floor = 0
 
     def route(self, networks: frozenset[str]) -> None:
         self.networks = networks
@@ -160,11 +161,12 @@ class Task:
         self._targets: dict[tuple[str, int], list[tuple[_PlaceState, int]]] = {}
         self._streams: dict[_Key, _Stream] = {}
         self._ready: dict[_Stream, None] = {}
-        self._ledger: Ledger[_Key] = Ledger()
+        self._ledger: Ledger[_Key] = Ledger(lagging=True)
         self._catching: dict[_Key, _Stream] = {}
         self._committed_bytes = 0
         self._committed_reading: dict[str, int] = {}
         self._catch_to: dict[str, int] = {}
+        self._floor: dict[str, int] = {}
         self._seeks: dict[str, int] = {}
         self.reading = Reading(spec.topics)
         self._settle(spec)
@@ -215,7 +217,7 @@ class Task:
     def start(self) -> dict[str, int]:
         first = self.reading.start()
         for stream in self._catching.values():
-            for topic, offset in (stream.catch_up or {}).items():
+            for topic, offset in stream.catch_up.items():
                 if topic in first:
                     first[topic] = min(first[topic], offset)
         return first
@@ -265,7 +267,7 @@ class Task:
         if self.reading.skip_to(topic, log_start):
             self.counts["log_truncated_total"] += 1
         for stream in list(self._catching.values()):
-            if (stream.catch_up or {}).get(topic, log_start) < log_start:
+            if stream.catch_up.get(topic, log_start) < log_start:
                 self._lose(stream, f"its replay needs records of {topic} below offset {log_start}")
 
     def _take(self, place: _PlaceState, source: int, batch: Batch) -> None:
@@ -530,7 +532,10 @@ class Task:
             else:
                 while held and held[0].stop <= stream.step - delay:
                     held.popleft()
-        self._ledger.change((place.spec.node, stream.id))
+        key = (place.spec.node, stream.id)
+        self._ledger.change(key)
+        if key in self._catching:
+            self._release(key, stream)
         if stream.abort is not None and stream.abort[0] <= stream.window:
             self._abort(stream, stream.abort[1])
         elif self._is_ready(stream):
@@ -542,7 +547,12 @@ class Task:
     # ---- checkpoint ---------------------------------------------------------------------------
 
     def snapshot(self, full: bool) -> Snapshot | None:
-        """One instant of state, inbox and read positions (20). None when nothing happened since."""
+        """One instant of state, inbox and read positions (20). None when nothing happened since.
+
+        None too while a task that fell back on its older head is behind the committed positions.
+        """
+        if self._is_behind():
+            return None
         self._outbox.flush()
         offsets = {t: self.reading.offset(t) for t in self.spec.topics}
         if not (full or self._ledger or offsets != self._committed_reading):
@@ -559,6 +569,12 @@ class Task:
             n_bytes_read=self.reading.n_bytes,
             token=taken,
         )
+
+    def _is_behind(self) -> bool:
+        if self._floor:
+            offset = self.reading.offset
+            self._floor = {t: at for t, at in self._floor.items() if offset(t) < at}
+        return bool(self._floor)
 
     def committed(self, snapshot: Snapshot) -> None:
         self._ledger.committed(snapshot.token, self._streams.__contains__)
@@ -598,9 +614,11 @@ class Task:
                     place.killed = {
                         n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in killed.items()
                     }
+        self._floor = {t: at for t, at in stored.positions.items() if t in self.spec.topics}
         for name, blobs in stored.streams.items():
             node, era, number = name.rsplit("/", 2)
-            self._restore_stream(node, StreamId(int(era), int(number)), blobs, head is not None)
+            sid = StreamId(int(era), int(number))
+            self._restore_stream(node, sid, blobs, stored.cursors.get(name, 0), head is not None)
         self._committed_reading = {} if head is None else {
             t: self.reading.offset(t) for t in self.spec.topics
         }  # fmt: skip
@@ -618,7 +636,12 @@ class Task:
         return None
 
     def _restore_stream(
-        self, node: str, sid: StreamId, blobs: tuple[bytes | None, bytes | None], positioned: bool
+        self,
+        node: str,
+        sid: StreamId,
+        blobs: tuple[bytes | None, bytes | None],
+        cursor: int,
+        positioned: bool,
     ) -> None:
         place = self._places.get(node)
         key = (node, sid)
@@ -634,14 +657,17 @@ class Task:
                 self.counts["snapshots_corrupt_total"] += 1
                 continue
             if place is not None:
-                self._thaw(place, sid, saved, fallback=version > 0)
+                self._thaw(place, sid, saved, cursor, fallback=version > 0)
             return
         self._give_up(node, sid)
 
-    def _thaw(self, place: _PlaceState, sid: StreamId, saved: list[Any], fallback: bool) -> None:
-        offsets, name, nets, seed, window, step, expect, known, inbox, abort, state = saved
+    def _thaw(
+        self, place: _PlaceState, sid: StreamId, saved: list[Any], cursor: int, fallback: bool
+    ) -> None:
+        offsets, name, routes, seed, window, step, expect, known, inbox, abort, state = saved
+        nets = place.unkilled(routes, sid.number)
         blank = self._control(place, Kind.SPIKES, sid, nets, name)._replace(seed=seed)
-        stream = _Stream(place, sid, blank, frozenset(nets))
+        stream = _Stream(place, sid, blank, nets)
         stream.window, stream.step, stream.expect, stream.known = window, step, expect, known
         stream.inbox = [deque(Held(*h) for h in held) for held in inbox]
         stream.abort = None if abort is None else (abort[0], abort[1])
@@ -651,9 +677,10 @@ class Task:
         if fallback:  # (24) reads again from its own, older positions, apart from the others
             self.counts["snapshot_fallbacks_total"] += 1
             stream.catch_up = {t: o for t, o in offsets.items() if o < self.reading.offset(t)}
-            if stream.catch_up:
-                self._catching[key] = stream
-                self._catch_to = {t: self.reading.offset(t) for t in self.spec.topics}
+            stream.floor = cursor
+            self._catching[key] = stream
+            self._catch_to = {t: self.reading.offset(t) for t in self.spec.topics}
+            self._release(key, stream)
         if self._is_ready(stream):
             self._ready[stream] = None
 
@@ -672,21 +699,21 @@ class Task:
 
     def _wants(self, place: _PlaceState, batch: Batch, record: Record) -> bool:
         stream = self._catching.get((place.spec.node, batch.stream))
-        if stream is None or stream.catch_up is None:
-            return False
-        return record.offset >= stream.catch_up.get(record.topic, _NEVER)
+        return stream is not None and record.offset >= stream.catch_up.get(record.topic, _NEVER)
 
     def _caught_up(self, topic: str, read: int) -> None:
-        """A stream on its older version is level once replay reaches the committed positions."""
+        """A stream on its older version has read up to the committed positions of this topic."""
         if read < self._catch_to.get(topic, 0):
             return
         for key, stream in list(self._catching.items()):
-            left = stream.catch_up or {}
-            left.pop(topic, None)
-            if not left:
-                stream.catch_up = None
-                del self._catching[key]
-                self._ledger.change(key)
+            stream.catch_up.pop(topic, None)
+            self._release(key, stream)
+
+    def _release(self, key: _Key, stream: _Stream) -> None:
+        """Level with the last commit: from here on it is committed like the others (24)."""
+        if not stream.catch_up and stream.window >= stream.floor:
+            del self._catching[key]
+            self._ledger.change(key)
 
 
 def _as_abort(control: Batch, window: int, step: int) -> Batch:

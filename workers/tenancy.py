@@ -28,7 +28,14 @@ from topologies.errors import SpikeRouterError
 from workers.snapshot import Snapshot, Stored
 from workers.tenant import Output, Tenant
 
-__all__ = ["BLOB_TTL_MS", "CommitPlan", "Tenancy", "TenancyLostError", "TokenRefusedError", "stored_of"]
+__all__ = [
+    "BLOB_TTL_MS",
+    "CommitPlan",
+    "Tenancy",
+    "TenancyLostError",
+    "TokenRefusedError",
+    "stored_of",
+]
 
 BLOB_TTL_MS = 60_000
 """How long blobs outlive a commit that never comes."""
@@ -186,4 +193,10 @@ def stored_of(loaded: StoredCheckpoint | None) -> Stored | None:
     if loaded is None:
         return None
     streams = {f: (s.current, s.previous) for f, s in loaded.streams.items()}
-    return Stored(loaded.number, (loaded.head_current, loaded.head_previous), streams)
+    return Stored(
+        number=loaded.number,
+        heads=(loaded.head_current, loaded.head_previous),
+        streams=streams,
+        positions={topic: at.offset for topic, at in loaded.positions.items()},
+        cursors={name: stream.cursor for name, stream in loaded.streams.items()},
+    )
