@@ -41,9 +41,8 @@ async def deploy(
 
     Raises DeployError, BusError or StoreUnavailable.
     """
-    from topologies.loader import load_network
-
     from topologies.compiler import compile_network
+    from topologies.loader import load_network
 
     compiled = [
         n if isinstance(n, CompiledNetwork) else compile_network(load_network(n)) for n in networks
