@@ -9,15 +9,16 @@
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import numpy as np
 import typer
@@ -40,7 +41,18 @@ from topologies.errors import SpikeRouterError
 from topologies.loader import load_network
 from topologies.stages.base import Array
 
-__all__ = ["DemoFailed", "Kill", "Redeployment", "Report", "demo", "kill_holder", "load_digits"]
+__all__ = [
+    "DemoFailed",
+    "Kill",
+    "Redeployment",
+    "Report",
+    "demo",
+    "kill_holder",
+    "load_digits",
+    "run_to_report",
+]
+
+R = TypeVar("R")
 
 _NETWORK: Final = "scnn_digits"
 _PARTITIONS: Final = 2
@@ -60,7 +72,11 @@ class DemoFailed(SpikeRouterError, RuntimeError):
 
 @dataclass(frozen=True)
 class Kill:
-    """What was killed, and what was under way; `at` is wall clock, in ms."""
+    """What was killed, and what was under way; `at` is wall clock, in ms.
+
+    `task` was the one in the middle, with state of `streams_held` streams; `tasks` are all its
+    tasks.
+    """
 
     worker: str
     pid: int
@@ -68,6 +84,7 @@ class Kill:
     task: TaskId
     tasks: tuple[TaskId, ...]
     at: float
+    streams_held: int
     requests_in_flight: int
     windows_in_flight: int
 
@@ -144,28 +161,33 @@ async def kill_holder(
     operator: str,
     *,
     progress: float = 0.3,
+    number: int = signal.SIGKILL,
     restart: bool = False,
     timeout_s: float = 30.0,
 ) -> Kill:
-    """Kill -9 the worker that holds `operator` for the long stream, while there is work in flight.
+    """Signal the worker that holds `operator` for the long stream, with work in flight.
 
-    Waits until `progress` of the traffic is sent. Raises DemoFailed when it was all answered first.
+    Waits until `progress` of the traffic is sent. Raises DemoFailed when there is no such moment.
     """
     partition = partition_of(traffic.stream_name, stack.settings.partitions)
-    async with asyncio.timeout(timeout_s):
-        while True:
-            await asyncio.sleep(0.002)
-            if traffic.progress < progress or not _is_busy(traffic):
-                continue
-            owners = await observer.owners()
-            task = next(t for t in owners if (t.operator, t.partition) == (operator, partition))
-            victim = owners[task]
-            if victim and stack.workers[victim].running and _is_busy(traffic):
-                break
-            if traffic.is_over(traffic.stream_name):
-                raise DemoFailed("The stream was over before a worker could be killed.")
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while True:
+        if loop.time() > deadline or traffic.is_over(traffic.stream_name):
+            raise DemoFailed("There was no moment to kill a worker with work in flight.")
+        await asyncio.sleep(0.002)
+        if traffic.progress < progress or not _is_busy(traffic):
+            continue
+        owners = await observer.owners()
+        task = next(t for t in owners if (t.operator, t.partition) == (operator, partition))
+        victim = owners[task]
+        if not victim or not stack.workers[victim].running:
+            continue
+        streams_held = await observer.streams_held(task)
+        if streams_held and _is_busy(traffic):
+            break
     at = time.time() * 1000
-    pid = stack.kill_worker(victim, restart=restart)
+    pid = stack.kill_worker(victim, number, restart=restart)
     label = next(
         traffic.network.labels.get(n.id, n.id)
         for n in traffic.network.nodes.values()
@@ -173,8 +195,9 @@ async def kill_holder(
     )
     lost = tuple(sorted(t for t, owner in owners.items() if owner == victim))
     return Kill(
-        victim, pid, label, task, lost, at, traffic.requests_in_flight, traffic.windows_in_flight
-    )
+        victim, pid, label, task, lost, at, streams_held, traffic.requests_in_flight,
+        traffic.windows_in_flight,
+    )  # fmt: skip
 
 
 def _is_busy(traffic: Traffic) -> bool:
@@ -281,13 +304,23 @@ async def _disturb(
         kill = await kill_holder(stack, observer, traffic, middle_operator(traffic.network))
         display.say(
             f"[bold red]kill -9[/bold red] {kill.worker} (process {kill.pid}), which holds"
-            f" [bold]{kill.operator}[/bold] and {len(kill.tasks) - 1} more tasks;"
-            f" {kill.requests_in_flight} requests and {kill.windows_in_flight} windows are in"
-            " flight"
+            f" [bold]{kill.operator}[/bold] with {kill.streams_held} streams, one of its"
+            f" {len(kill.tasks)} tasks; {kill.requests_in_flight} requests and"
+            f" {kill.windows_in_flight} windows are in flight"
         )
         back = await observer.recovered(kill.tasks, kill.at)
+        _check_kill(stack, kill, back[kill.task])
         display.say(f"its tasks are back, on {_spread({t: r.worker for t, r in back.items()})}")
     return kill, back
+
+
+def _check_kill(stack: Stack, kill: Kill, recovery: Recovery) -> None:
+    """It was really that worker which died and had the task."""
+    process = stack.workers[kill.worker].process
+    if process is None or process.returncode != -signal.SIGKILL:
+        raise DemoFailed(f"Worker {kill.worker} is still there after kill -9.")
+    if recovery.previous != kill.worker:
+        raise DemoFailed(f"Task {kill.task} was {recovery.previous}'s, not {kill.worker}'s.")
 
 
 async def _redeploy(
@@ -406,20 +439,33 @@ def _report(
 
 def demo(
     workers: Annotated[int, typer.Option(min=3, help="Worker processes.")] = 4,
-    windows: Annotated[int, typer.Option(min=50, help="Windows of the long stream.")] = 600,
-    seconds: Annotated[float, typer.Option(min=1.0, help="How long input is sent.")] = 6.0,
+    windows: Annotated[int, typer.Option(min=50, help="Windows of the long stream.")] = 400,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long input is sent.")] = 8.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verbose: Annotated[bool, typer.Option(help="Print what the workers log.")] = False,
 ) -> None:
     """Serve the digits network, kill a worker, and compare every output bit."""
     log = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
-    report = asyncio.run(_demo(workers, windows, seconds, log, verbose))
+    report = run_to_report(_demo(workers, windows, seconds, log, verbose))
     if as_json:
         print(json.dumps(report.as_json()))
     else:
         _print(Console(highlight=False), report)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def run_to_report(measuring: Coroutine[Any, Any, R]) -> R:
+    """Run it; of errors that came together, raise the first that is a sentence."""
+    try:
+        return asyncio.run(measuring)
+    except BaseExceptionGroup as group:
+        mine = group.subgroup(SpikeRouterError)
+        while mine is not None and isinstance(mine.exceptions[0], BaseExceptionGroup):
+            mine = mine.exceptions[0]
+        if mine is None:
+            raise
+        raise mine.exceptions[0] from group
 
 
 def _print(console: Console, report: Report) -> None:
@@ -453,7 +499,7 @@ def _print(console: Console, report: Report) -> None:
         ("undisturbed", report.undisturbed_sha256),
     )  # fmt: skip
     for name, value in facts:
-        console.print(f"{name:<20}{value}")
+        console.print(f"{name:<20}{value}", soft_wrap=True)
     if report.ok:
         console.print(f"[bold green]Every bit is the same.[/bold green] ({report.seconds:.0f} s)")
     else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from router.settings import Settings
+from router.status import task_detail
 from router.store.calls import StatusReply, TaskId, status
 from router.store.redis import RedisStore
 from topologies.compiled import CompiledNetwork
@@ -95,6 +96,14 @@ class Observer:
             for reply in await self._replies()
             for task in reply.tasks
         }
+
+    async def streams_held(self, task: TaskId) -> int:
+        """How many streams a task has in hand, as its owner told last."""
+        for reply in await self._replies():
+            for worker in reply.workers:
+                if worker.alive and (told := worker.info.details.get(task_detail(task, "streams"))):
+                    return int(told)
+        return 0
 
     async def settled(self, quiet_s: float = 0.8, timeout_s: float = 15.0) -> dict[TaskId, str]:
         """Wait until every task has an owner and none has moved for a while."""
