@@ -237,20 +237,24 @@ class Ingest:
         if record.offset < self.reading.offset(record.topic):
             self.reading.take(record)
             return True
-        try:
-            said = parse_record(record.key, record.value, self.spec.partition, record.offset)
-        except RecordError as error:
-            self.reading.take(record)
-            if self._phase == "serve":
-                self._reject(record, "", str(error))
-            return True
+        said = self._parse(record)
         if isinstance(said, Era | Route) and not self.spec.known_networks.issuperset(said.networks):
             return False
         self.reading.take(record)
-        self._read(said, record)
+        if isinstance(said, RecordError):
+            if self._phase == "serve":
+                self._reject(record, "", str(said))
+        else:
+            self._read(said, record)
         if self._phase == "scan" and record.offset + 1 >= self._fresh.log_end:
             self._scanned()
         return True
+
+    def _parse(self, record: Record) -> Data | Era | Route | Kill | RecordError:
+        try:
+            return parse_record(record.key, record.value, self.spec.partition, record.offset)
+        except RecordError as error:
+            return error
 
     def _read(self, said: Data | Era | Route | Kill, record: Record) -> None:
         if isinstance(said, Era):
@@ -587,10 +591,11 @@ class Ingest:
             return
         for network in new:
             self._killed.setdefault(network, IntervalSet()).add(number)
-        self._control(Kind.KILL, number, said.name, new, said.error)
+        name = self._names.name_of(number) or said.name
+        self._control(Kind.KILL, number, name, new, said.error)
         flow = self._flows.get(number)
         if flow is None:
-            self._shut(said.name)
+            self._shut(name)
             return
         flow.route(flow.networks - new)
         if flow.networks:
@@ -628,7 +633,7 @@ class Ingest:
             for flow in self._flows.values():
                 flow.since = now
         self._now = now
-        for flow in self._flows.values():
+        for flow in list(self._flows.values()):
             if not flow.sent:
                 flow.since = now
             elif now - flow.since > self._limits.deadline_s:
@@ -646,6 +651,9 @@ class Ingest:
         )
         kill = Kill(StreamId(self._era, flow.number), flow.name, late, clip_text(error))
         self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
+        # Wait no longer: what is queued behind these windows may hold back the reading of the KILL.
+        flow.final |= set(late)
+        self._progress(flow)
 
     # ---- sending ------------------------------------------------------------------------------
 

@@ -167,6 +167,7 @@ class Task:
         self._committed_reading: dict[str, int] = {}
         self._catch_to: dict[str, int] = {}
         self._floor: dict[str, int] = {}
+        self._floors: dict[_Key, int] = {}
         self._seeks: dict[str, int] = {}
         self.reading = Reading(spec.topics)
         self._settle(spec)
@@ -293,6 +294,10 @@ class Task:
             if not nets:  # not routed here (5), or killed before it began
                 return
             stream = self._streams[key] = _Stream(place, sid, batch, nets)
+            if self._floors:
+                stream.floor = self._floors.pop(key, 0)
+                self._catching[key] = stream
+                self._release(key, stream)
         if batch.kind is Kind.ABORT:
             self._abort_at(stream, batch.window, batch.error)
         elif not self._hold(stream, source, batch):
@@ -650,7 +655,11 @@ class Task:
         if over and positioned:
             self._ledger.end(key)
             return
-        for version, data in enumerate(blobs if positioned else ()):
+        if not positioned:  # no head: all is replayed from the beginning, as far as it is there
+            self._ledger.end(key)
+            self._floors[key] = cursor
+            return
+        for version, data in enumerate(blobs):
             try:
                 saved = open_sealed(data, f"stream {sid.number} of node {node}")
             except SnapshotCorruptError:
@@ -692,8 +701,6 @@ class Task:
             return
         nets = tuple(sorted(place.spec.networks))
         error = f"SnapshotCorrupt: stream {sid.number} at node {node} has no readable snapshot left"
-        place.era = max(place.era, sid.era)
-        place.ended.add(sid.number)
         kill = encode_record(Kill(sid, "", nets, error))
         self._outbox.record(in_topic(place.spec.input), None, kill)
 
