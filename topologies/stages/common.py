@@ -10,6 +10,7 @@ from topologies.stages.base import Array, StageError, ValueType
 __all__ = [
     "Pair",
     "check_channels",
+    "largest_row",
     "narrowest",
     "one_input",
     "pair",
@@ -77,6 +78,15 @@ def windows(values: Array, kernel: Pair, stride: Pair, padding: Pair, fill: floa
         (*x.strides[:-2], down * stride[0], right * stride[1], down, right),
         writeable=False,
     )
+
+
+def largest_row(weight: Array, bias: Array, largest: int) -> int:
+    """The largest over the rows of sum |k| * largest + |bias|, exact at any size."""
+    rows = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1)
+    offsets = np.abs(bias)
+    if int(rows.max()) * largest + int(offsets.max()) < 2**62:
+        return int((rows * largest + offsets).max())
+    return max(int(row) * largest + int(b) for row, b in zip(rows, offsets, strict=True))
 
 
 def narrowest(values: Array) -> Array:

@@ -27,6 +27,7 @@ from topologies.stages.base import (
 from topologies.stages.common import (
     Pair,
     check_channels,
+    largest_row,
     one_input,
     same_arrays,
     spatial_shape,
@@ -102,9 +103,8 @@ class Conv2d(Stage):
 
     def row_bound(self, inputs: Sequence[ValueType]) -> int:
         """The largest over the channels of sum |k| * max |x| + |b| (numerics 2)."""
-        rows = np.abs(self.weight.astype(np.int64)).sum(axis=(1, 2, 3))
         largest = one_input(self.kind, inputs).largest
-        return max(int(row) * largest + abs(int(b)) for row, b in zip(rows, self.bias, strict=True))
+        return largest_row(self.weight, self.bias, largest)
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:
         """One synapse per weight and output position."""

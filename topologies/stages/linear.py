@@ -24,7 +24,7 @@ from topologies.stages.base import (
     ValueType,
     accumulator_dtype,
 )
-from topologies.stages.common import one_input, same_arrays
+from topologies.stages.common import largest_row, one_input, same_arrays
 
 __all__ = ["STAGES", "Linear"]
 
@@ -67,9 +67,8 @@ class Linear(Stage):
 
     def row_bound(self, inputs: Sequence[ValueType]) -> int:
         """The largest over the rows of sum |k| * max |x| + |b| (numerics 2)."""
-        rows = np.abs(self.weight.astype(np.int64)).sum(axis=1)
         largest = one_input(self.kind, inputs).largest
-        return max(int(row) * largest + abs(int(b)) for row, b in zip(rows, self.bias, strict=True))
+        return largest_row(self.weight, self.bias, largest)
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:
         """One synapse per weight."""
