@@ -167,7 +167,9 @@ class Host:
             case Lost(task):
                 self._drop(task, "another worker has it")
             case Wanted(task):
-                self._group.create_task(self._hand_over(task))
+                running = self._running.get(task)
+                if running and running.hosted.caught_up.is_set():  # else it would wait twice
+                    self._group.create_task(self._hand_over(task))
             case Suspicious(task):
                 self._group.create_task(self._run_alone(task))
 
