@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
-from router.topics import DEAD_LETTER, spikes_topic
+from router.topics import DEAD_LETTER, out_topic, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
@@ -579,7 +579,10 @@ class Ingest:
     # ---- ending streams -----------------------------------------------------------------------
 
     def _kill(self, said: Kill) -> None:
-        """End the stream for the networks named, and pass it on once (17)."""
+        """End the stream for the networks named, and pass it on once (17).
+
+        The result is written here: on its way to the readout, KILL may be lost to retention.
+        """
         number = said.stream.number
         if said.stream.era != self._era or number >= self._names.next_number:
             return
@@ -594,6 +597,7 @@ class Ingest:
         name = self._names.name_of(number) or said.name
         self._control(Kind.KILL, number, name, new, said.error)
         flow = self._flows.get(number)
+        self._abort_results(number, name, new if flow is None else new & flow.networks, said.error)
         if flow is None:
             self._shut(name)
             return
@@ -617,15 +621,26 @@ class Ingest:
                 self._doom(flow, error)
                 return
 
+    def _abort_results(
+        self, number: int, name: str, networks: frozenset[str], error: str
+    ) -> None:
+        batch = self._notice(Kind.ABORT, number, name, networks, error)._replace(end=True)
+        for network in batch.networks:
+            self._outbox.batch(out_topic(network), batch)
+
     def _control(
         self, kind: Kind, number: int, name: str, networks: Iterable[str], error: str
     ) -> None:
-        batch = Batch(
+        self._outbox.batch(self._spikes, self._notice(kind, number, name, networks, error))
+
+    def _notice(
+        self, kind: Kind, number: int, name: str, networks: Iterable[str], error: str
+    ) -> Batch:
+        return Batch(
             node=self.spec.input.node, stream=StreamId(self._era, number), name=name,
             networks=tuple(sorted(networks)), seed=0, window=0, start=0, stop=0, kind=kind,
             end=False, payload=b"", error=clip_text(error),
         )  # fmt: skip
-        self._outbox.batch(self._spikes, batch)
 
     def tick(self, now: float) -> None:
         """`now` in seconds, of any clock that never runs backwards. Kill what is late (17)."""

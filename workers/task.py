@@ -264,9 +264,14 @@ class Task:
         return all(known.issuperset(r) for r in routes)
 
     def truncated(self, topic: str, log_start: int) -> None:
-        """Records below `log_start` are gone. What they held shows as a gap in windows (9)."""
+        """Records below `log_start` are gone. Whom they concerned, nobody can tell any more: every
+        open stream that still hears of this topic ends (9)."""
         if self.reading.skip_to(topic, log_start):
             self.counts["log_truncated_total"] += 1
+            why = f"records of {topic} below offset {log_start} were gone before they were read"
+            for stream in list(self._streams.values()):
+                if _still_reads(stream, topic):
+                    self._lose(stream, why)
         for stream in list(self._catching.values()):
             if stream.catch_up.get(topic, log_start) < log_start:
                 self._lose(stream, f"its replay needs records of {topic} below offset {log_start}")
@@ -726,6 +731,12 @@ class Task:
 def _as_abort(control: Batch, window: int, step: int) -> Batch:
     """ABORT(window), in place of that window."""
     return control._replace(kind=Kind.ABORT, window=window, start=step, stop=step, end=True)
+
+
+def _still_reads(stream: _Stream, topic: str) -> bool:
+    """Whether a source of this topic has not ended the stream yet."""
+    sources = zip(stream.place.spec.sources, stream.known, strict=True)
+    return any(spikes_topic(s.operator) == topic and known < _NEVER for s, known in sources)
 
 
 def _covering(held: Iterable[Held], start: int, stop: int) -> tuple[Held, ...]:
