@@ -21,6 +21,7 @@ __all__ = [
     "BodyTooLarge",
     "Conflict",
     "GatewayError",
+    "MisfitResult",
     "NotReady",
     "TooBusy",
     "UnknownNetwork",
@@ -46,6 +47,10 @@ class Conflict(GatewayError):
 
 class BodyTooLarge(GatewayError, ValueError):
     """The body of the request is too large."""
+
+
+class MisfitResult(GatewayError, ValueError):
+    """A result is not of the shape that the network declares."""
 
 
 class TooBusy(GatewayError):

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from router.gateway.errors import BadRequest
+from router.gateway.errors import BadRequest, MisfitResult
 from router.gateway.networks import ServedNetwork, datatypes_of
 from router.payload import pack
 from router.records import SPIKES, Data
@@ -256,8 +256,11 @@ def _samples(
 
 
 def respond(request: InferRequest, network: ServedNetwork, results: Sequence[Result]) -> bytes:
-    """The JSON response; the class is the lowest index of the greatest value."""
-    values = np.stack([result.values for result in results])  # (B, K, n)
+    """The JSON response; the class is the lowest index of the greatest value.
+
+    Raises MisfitResult when the results are not what the network declares.
+    """
+    values = _stacked(network, results)
     lead = values.shape[:2] if network.outputs.every is not None else values.shape[:1]
     output = values.reshape(*lead, *network.outputs.shape)
     tensors = {
@@ -279,3 +282,18 @@ def respond(request: InferRequest, network: ServedNetwork, results: Sequence[Res
         ],
     }
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _stacked(network: ServedNetwork, results: Sequence[Result]) -> NDArray[Any]:
+    """All values, (B, K, n); K is 1 unless the readout emits every so many steps."""
+    found = [result.values for result in results]
+    shapes = {values.shape for values in found}
+    k, n = found[0].shape
+    legal = k >= 1 if network.outputs.every is not None else k == 1
+    if len(shapes) > 1 or not legal or n != math.prod(network.outputs.shape):
+        raise MisfitResult(
+            f"A result of {sorted(shapes)} emissions and values does not fit network "
+            f"{network.name!r}, which has {math.prod(network.outputs.shape)} values: was another "
+            "version of it deployed under this name?"
+        )
+    return np.stack(found)
