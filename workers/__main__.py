@@ -55,6 +55,7 @@ def main() -> None:
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     asyncio.run(_serve(settings, alone))
 
 
