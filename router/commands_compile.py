@@ -16,7 +16,7 @@ from topologies.compiler.plan import Plan, make_plan
 from topologies.compiler.quantise import Bits
 from topologies.compiler.report import Report, make_report
 from topologies.errors import SpikeRouterError
-from topologies.loader import load_network
+from topologies.loader import find_network, load_network
 from topologies.stages.base import Array, ValueType
 
 __all__ = ["CompileCommandError", "Drawing", "GranularityChoice", "compile_command"]
@@ -57,7 +57,10 @@ def compile_command(
     ] = None,
     samples: Annotated[
         Path | None,
-        typer.Option(help="A safetensors file with `images` and perhaps `labels` to compare on."),
+        typer.Option(
+            help="A safetensors file with `images` and perhaps `labels` to compare on; by default "
+            "test_images.safetensors beside the network file, if it is there."
+        ),
     ] = None,
     partitions: Annotated[int, typer.Option(help="Partitions, to count tasks.", min=1)] = 1,
 ) -> None:
@@ -71,7 +74,7 @@ def compile_command(
     if draw is not None:
         typer.echo(draw_svg(compiled) if draw is Drawing.svg else draw_text(compiled), nl=False)
         return
-    images, labels = _samples(samples)
+    images, labels = _samples(samples or _usual_samples(network))
     console = Console()
     console.print(_heading(compiled))
     console.print(_operators(compiled))
@@ -89,6 +92,11 @@ def _bits(text: str) -> Bits:
     if not text.isdecimal():
         raise CompileCommandError(f"--bits {text}: legal are auto and 2 to 31.")
     return int(text)
+
+
+def _usual_samples(network: str) -> Path | None:
+    path = find_network(network).parent / "test_images.safetensors"
+    return path if path.is_file() else None
 
 
 def _samples(path: Path | None) -> tuple[Array | None, Array | None]:

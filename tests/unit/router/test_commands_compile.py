@@ -1,0 +1,82 @@
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+import typer
+from safetensors.numpy import save_file
+from typer.testing import CliRunner, Result
+
+from router.commands_compile import CompileCommandError, compile_command
+from topologies.compiler import CapacityError, compile_network
+from topologies.loader import NetworkNotFound, load_network
+
+Run = Callable[..., Result]
+NETWORK = "scnn_digits"
+
+
+@pytest.fixture
+def run() -> Run:
+    app = typer.Typer()
+    app.command()(compile_command)
+    runner = CliRunner()
+    return lambda *options: runner.invoke(app, list(options), env={"COLUMNS": "200"})
+
+
+def test_every_operator_is_printed_with_its_whole_hash(run: Run) -> None:
+    result = run(NETWORK)
+    assert result.exit_code == 0
+    compiled = compile_network(load_network(NETWORK))
+    assert all(oid in result.output for oid in compiled.operators)
+    assert compiled.version in result.output
+
+
+def test_granularity_and_capacity_choose_the_cut(run: Run) -> None:
+    assert "conv1 lif1 pool1" in run(NETWORK).output
+    assert "lif1 pool1 conv2" in run(NETWORK, "--granularity", "model").output
+    assert "6 tasks" in run(NETWORK, "--neurons", "256").output
+
+
+def test_tasks_are_counted_over_partitions(run: Run) -> None:
+    assert "10 tasks on 2 partition(s)" in run(NETWORK, "--partitions", "2").output
+
+
+def test_svg_alone_goes_to_the_output(run: Run) -> None:
+    assert ET.fromstring(run(NETWORK, "--draw", "svg").output).tag.endswith("svg")
+
+
+def test_text_shows_the_graph(run: Run) -> None:
+    assert "<- [" in run(NETWORK, "--draw", "text").output
+
+
+def test_accuracy_is_compared_on_samples(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 17, (5, 8, 8)).astype(np.uint8)
+    path = tmp_path / "samples.safetensors"
+    save_file({"images": images, "labels": np.zeros(5, np.uint8)}, path)
+    output = run(NETWORK, "--samples", str(path)).output
+    assert "5 samples: 100.00% same class" in output
+    assert "accuracy" in output
+
+
+def test_zoo_network_is_compared_on_its_own_samples(run: Run) -> None:
+    output = run(NETWORK).output
+    assert "360 samples" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["nowhere"], NetworkNotFound),
+        ([NETWORK, "--bits", "many"], CompileCommandError),
+        ([NETWORK, "--samples", "nowhere"], CompileCommandError),
+        ([NETWORK, "--neurons", "3"], CapacityError),
+    ],
+)
+def test_illegal_options_end_in_a_sentence(
+    run: Run, options: list[str], error: type[Exception]
+) -> None:
+    raised = run(*options).exception
+    assert isinstance(raised, error)
+    assert str(raised).rstrip().endswith((".", ")."))
