@@ -275,7 +275,8 @@ class Ingest:
         current = self._era or self._seen.era
         if said.era == current:
             return
-        first_of_truncated = current == 0 and self._fresh.log_start > 0
+        unknown = self._phase == "scan" and self._fresh.log_start > 0
+        first_of_truncated = current == 0 and unknown
         if said.predecessor != current and not first_of_truncated:
             self.counts["zombie_eras_total"] += 1
             return
@@ -327,8 +328,10 @@ class Ingest:
         if topic == self.spec.in_topic:
             era = max(self._fresh.era, self._era) + 1
             self._fresh = Fresh(era, log_start, max(log_start, self._fresh.log_end))
-            if self._phase == "serve":
-                self._ask_for_era(self._era)
+            if self._phase != "scan":  # an ERA that was asked for may be among what is gone
+                self._ask_for_era(self._era or self._seen.era)
+            elif log_start >= self._fresh.log_end:
+                self._scanned()
 
     # ---- records ------------------------------------------------------------------------------
 
