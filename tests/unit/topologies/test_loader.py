@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from topologies.compiler import compile_network
 from topologies.loader import NetworkNotFound, find_network, load_network, zoo_networks
@@ -123,3 +124,18 @@ def test_delays_and_branches_are_read(
     network = load_network(write_network(document, arrays))
     assert network.layers[6].sources == (Source("out", 2),)
     assert network.layers[7].sources == (Source("fc"), Source("back"))
+
+
+def test_example_of_the_documentation_compiles(write_network: Write) -> None:
+    page = Path(__file__).parents[3] / "docs" / "topology-format.md"
+    example = page.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    shapes = {
+        "conv1.weight": (8, 1, 3, 3),
+        "norm1.running_mean": (8,),
+        "norm1.running_var": (8,),
+        "head.weight": (2, 8 * 4 * 4),
+        "back.weight": (2, 2),
+    }
+    arrays: Arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    network = load_network(write_network(yaml.safe_load(example), arrays))
+    assert compile_network(network).input.longest_window == 2
