@@ -18,13 +18,11 @@ from router.records import SPIKES, Data, Route, encode_record, record_key
 from router.results import ResultTable
 from router.topics import DEAD_LETTER, in_topic, out_topic
 from router.wire import decode_frame
-from topologies.compiled import CompiledNetwork, Operator, run_reference
+from topologies.compiled import CompiledNetwork, Operator
 from topologies.compiler import Capacity, CapacityError, compile_network
 from topologies.compiler.cut import Granularity
 from topologies.model import Network
-from topologies.program import Program
 from topologies.stages.base import Array, Encoder
-from topologies.stages.encoder import Events
 from workers.compute import EncoderEncode, KernelCompute
 from workers.ingest import Fresh, Ingest
 from workers.kernel import load_kernel
@@ -330,40 +328,6 @@ def streams_of() -> Callable[..., list[Data]]:
         return found
 
     return streams
-
-
-@pytest.fixture
-def oracle() -> Callable[..., list[Array]]:
-    """Whole streams in one plain run; values as in `streams_of`. Gives (K, n) per stream."""
-
-    def plain(network: CompiledNetwork, values: Array, seeds: Array) -> list[Array]:
-        if network.input.encoder == "events":
-            return run_reference(network, values, seeds)
-        return run_reference(*_encoded(network, values, seeds))
-
-    return plain
-
-
-def _encoded(
-    network: CompiledNetwork, samples: Array, seeds: Array
-) -> tuple[CompiledNetwork, Array]:
-    """The network behind its encoder, and what several samples (B, S, *shape) are encoded to."""
-    ingest = network.nodes[network.input.node].operator
-    encoder = network.operators[ingest].program.stages[-1]
-    assert isinstance(encoder, Encoder)
-    period = network.input.n_steps or 1
-    coded = np.concatenate(
-        [
-            encoder.encode(samples[:, i], np.full(len(samples), i * period), period, seeds)
-            for i in range(samples.shape[1])
-        ],
-        axis=1,
-    )
-    stage = Events(shape=network.input.shape, high=encoder.out_type(()).high)
-    events = Program((), (stage,), ((),))
-    operators = {**network.operators, ingest: Operator(ingest, "ingest", events)}
-    spec = replace(network.input, encoder="events")
-    return replace(network, input=spec, operators=operators), coded
 
 
 def _sample(value: Array) -> dict[str, Any]:

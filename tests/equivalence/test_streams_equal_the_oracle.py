@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtest.undisturbed import run_streams
 from router.records import Data
 from topologies.compiled import CompiledNetwork
 from topologies.compiler.cut import GRANULARITIES
@@ -19,7 +20,6 @@ from topologies.stages.base import Array
 
 Compiled = Callable[..., CompiledNetwork]
 Records = Callable[..., list[Data]]
-Oracle = Callable[..., list[Array]]
 Serve = Callable[..., tuple[dict[str, Array], Counter[str]]]
 
 _N_STREAMS = 5
@@ -58,12 +58,12 @@ def test_the_drawn_networks_have_all_encoders_and_readouts() -> None:
 
 
 @pytest.mark.parametrize("seed", _NETWORK_SEEDS)
-def test_requests_of_any_network_are_answered_with_the_bits_of_the_oracle(
-    seed: int, compiled: Compiled, requests_of: Records, oracle: Oracle, serve: Serve
+def test_requests_of_any_network_are_answered_with_the_bits_of_the_run_streams(
+    seed: int, compiled: Compiled, requests_of: Records, serve: Serve
 ) -> None:
     network = random_network(seed)
     values = random_inputs(network, _N_STREAMS, seed)
-    expected = oracle(compiled(network), _as_stream(network, values), _seeds(_N_STREAMS))
+    expected = run_streams(compiled(network), _as_stream(network, values), _seeds(_N_STREAMS))
     served = compiled(network, GRANULARITIES[seed % 4], cut=bool(seed % 3))
     found, counts = serve(
         served,
@@ -78,12 +78,12 @@ def test_requests_of_any_network_are_answered_with_the_bits_of_the_oracle(
 
 
 @pytest.mark.parametrize("seed", _NETWORK_SEEDS)
-def test_endless_streams_of_any_network_emit_the_bits_of_the_oracle(
-    seed: int, compiled: Compiled, streams_of: Records, oracle: Oracle, serve: Serve
+def test_endless_streams_of_any_network_emit_the_bits_of_the_run_streams(
+    seed: int, compiled: Compiled, streams_of: Records, serve: Serve
 ) -> None:
     network = random_network(seed)
     values = _several(network, 4, seed)
-    expected = oracle(compiled(network), values, _seeds(_N_STREAMS))
+    expected = run_streams(compiled(network), values, _seeds(_N_STREAMS))
     window = _window(network, (1, 2, 3, None)[seed % 4])
     served = compiled(network, GRANULARITIES[seed // 2 % 4], cut=True, longest_window=window)
     found, _ = serve(
@@ -99,11 +99,11 @@ def test_endless_streams_of_any_network_emit_the_bits_of_the_oracle(
 
 @pytest.mark.parametrize("seed", _NETWORK_SEEDS[1::2])
 def test_tasks_that_crash_and_repeat_themselves_change_no_bit(
-    seed: int, compiled: Compiled, streams_of: Records, oracle: Oracle, serve: Serve
+    seed: int, compiled: Compiled, streams_of: Records, serve: Serve
 ) -> None:
     network = random_network(seed)
     values = _several(network, 3, seed)
-    expected = oracle(compiled(network), values, _seeds(_N_STREAMS))
+    expected = run_streams(compiled(network), values, _seeds(_N_STREAMS))
     served = compiled(network, cut=bool(seed % 4 > 1), longest_window=_window(network, 2))
     found, counts = serve(
         served,
@@ -124,12 +124,11 @@ def test_a_request_cut_into_windows_has_the_bits_of_one_window(
     max_batch: int,
     compiled: Compiled,
     requests_of: Records,
-    oracle: Oracle,
     serve: Serve,
 ) -> None:
     network = random_network(_of("events"))
     values = random_inputs(network, 9, 1)
-    expected = oracle(compiled(network), values, _seeds(9))
+    expected = run_streams(compiled(network), values, _seeds(9))
     window = _window(network, window) or window
     served = compiled(network, cut=True, longest_window=window)
     found, _ = serve(served, requests_of(served, values, _seeds(9)), max_batch=max_batch, seed=5)
@@ -156,12 +155,12 @@ def _cycle(network: Network) -> list[int]:
 
 
 def test_streams_with_equal_input_and_unequal_seeds_differ_where_input_is_random(
-    compiled: Compiled, requests_of: Records, oracle: Oracle, serve: Serve
+    compiled: Compiled, requests_of: Records, serve: Serve
 ) -> None:
     network = random_network(_of("rate"))
     served: Any = compiled(network)
     values = np.repeat(random_inputs(network, 1, 3), 4, axis=0)
     seeds = np.array([1, 1, 2, 2], np.uint64)
     found, _ = serve(served, requests_of(served, values, seeds))
-    _check(found, oracle(served, values[:, None], seeds), "request")
+    _check(found, run_streams(served, values[:, None], seeds), "request")
     assert found["request-0"].tobytes() == found["request-1"].tobytes()
