@@ -50,9 +50,13 @@ install-check: $(VENV)/.check
 $(VENV)/.demo: extras := embedded
 $(VENV)/.test: extras := embedded,dev
 $(VENV)/.check: extras := embedded,dev,torch,brian2,monitor,loadtest
+# What builds source packages: pinned as well, so nothing is built in isolation. Norse needs the second.
+$(VENV)/.demo $(VENV)/.test: builders := setuptools
+$(VENV)/.check: builders := setuptools setuptools-scm
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.check: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing spikerouter[$(extras)] into $(VENV) ..."
+	@$(PIP_INSTALL) $(builders)
 	@PYTHONWARNINGS=ignore $(PIP_INSTALL) --no-build-isolation --editable '.[$(extras)]'
 	@touch $@
 
@@ -73,7 +77,7 @@ $(VENV)/.python: constraints.txt
 	        exit 1; \
 	    }; \
 	fi
-	@$(PIP_INSTALL) pip setuptools
+	@$(PIP_INSTALL) pip
 	@touch $@
 
 clean: ## remove the virtual environment and all caches
