@@ -242,7 +242,11 @@ class Publisher:
         return self._in_flight
 
     async def __aenter__(self) -> Self:
-        self._producer = await self._connect()
+        """Connect; raises PublishFailed when no broker answers."""
+        try:
+            self._producer = await self._connect()
+        except KafkaError as error:
+            raise PublishFailed(f"Kafka cannot be written to: {_reason(error)}") from error
         self._open = True
         return self
 
