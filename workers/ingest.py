@@ -155,7 +155,7 @@ class Ingest:
         self._encode = encode
         self._limits = limits
         self._fresh = fresh
-        self._outbox = Outbox(spec.operator, 0, spec.partition)
+        self._outbox = Outbox(spec.operator, 0, spec.partition, limits.frame_bytes)
         self._spikes = spikes_topic(spec.operator)
         self._results = {t: n for n, t in zip(sorted(spec.networks), spec.topics[1:], strict=True)}
         self.reading = Reading(spec.topics)
@@ -164,6 +164,7 @@ class Ingest:
         self._predecessor = 0
         self._seen = Era(0, 0, ())
         self._seen_at = -1
+        self._asked = 0
         self._phase: Literal["scan", "await", "serve"] = "scan"
         self._routes: tuple[str, ...] = ()
         self._names = Names(limits.remembered_names)
@@ -281,8 +282,19 @@ class Ingest:
             self.counts["zombie_eras_total"] += 1
             return
         self._seen, self._seen_at = said, record.offset
-        if self._phase != "scan":
+        if self._phase == "scan":
+            return
+        if self._began_before(said):
+            self._ask_for_era(said.era)
+        else:
             self._adopt()
+
+    def _began_before(self, said: Era) -> bool:
+        """Whether the era may count from records that this ingest never saw: the log is truncated,
+        and who asked for its very first era may have seen it whole, if it was not asked for here,
+        or before that was known."""
+        is_first = said.predecessor == 0 and self._era == 0
+        return is_first and self._fresh.log_start > 0 and said.era != self._asked
 
     def _scanned(self) -> None:
         """The log is known to its end. A whole one is replayed, a truncated one starts anew."""
@@ -293,8 +305,8 @@ class Ingest:
 
     def _ask_for_era(self, predecessor: int) -> None:
         self._phase = "await"
-        number = max(self._fresh.era, predecessor + 1)
-        era = Era(number, predecessor, tuple(sorted(self.spec.networks)))
+        self._asked = max(self._fresh.era, predecessor + 1, self._asked + 1)
+        era = Era(self._asked, predecessor, tuple(sorted(self.spec.networks)))
         self._outbox.record(self.spec.in_topic, None, encode_record(era))
 
     def _adopt(self) -> None:
@@ -326,8 +338,7 @@ class Ingest:
             return
         self.counts["log_truncated_total"] += 1
         if topic == self.spec.in_topic:
-            era = max(self._fresh.era, self._era) + 1
-            self._fresh = Fresh(era, log_start, max(log_start, self._fresh.log_end))
+            self._fresh = Fresh(self._fresh.era, log_start, max(log_start, self._fresh.log_end))
             if self._phase != "scan":  # an ERA that was asked for may be among what is gone
                 self._ask_for_era(self._era or self._seen.era)
             elif log_start >= self._fresh.log_end:

@@ -1,0 +1,143 @@
+"""Eras: who counts from where, when the log is whole, truncated, or shared with a zombie (1, 9)."""
+
+from typing import Any
+
+import pytest
+
+from loadtest.simulation.numbers import FakeEncode
+from loadtest.simulation.shapes import build, layout
+from router.deadletter import decode as decode_letter
+from router.records import Data, Era, encode_record, parse_record
+from router.topics import DEAD_LETTER, in_topic
+from router.wire import Batch, Kind, decode_frame
+from workers.ingest import Fresh, Ingest
+from workers.reading import Record
+from workers.spec import IngestSpec
+from workers.tenant import Limits
+
+TOPIC = in_topic("x")
+SPEC = next(
+    spec
+    for spec in layout(build("chain", 4), ("n",), 1).specs.values()
+    if isinstance(spec, IngestSpec)
+)
+
+
+class Log:
+    """An ingest, and the input topic that it reads and writes."""
+
+    def __init__(self, era: int, start: int, end: int) -> None:
+        self.ingest = Ingest(SPEC, FakeEncode(), Limits(), Fresh(era, start, end))
+        self.at = start
+        self.letters: list[str] = []
+        self.batches: list[Batch] = []
+
+    def read(self, said: Any) -> None:
+        """The ingest reads one more record."""
+        key = said.name.encode() if isinstance(said, Data) else None
+        assert self.ingest.receive(Record(TOPIC, self.at, 0, key, encode_record(said)))
+        self.at += 1
+
+    def eras(self) -> list[Era]:
+        """The ERA records that it wants to append; what else it sends is kept."""
+        asked = []
+        while (work := self.ingest.work()) is not None:
+            self.ingest.apply(work, self.ingest.compute(work))
+        for topic, _, _, value in self.ingest.take_outputs():
+            if topic == TOPIC:
+                said = parse_record(None, value, 0, 0)
+                assert isinstance(said, Era)
+                asked.append(said)
+            elif topic == DEAD_LETTER:
+                self.letters.append(decode_letter(value).reason)
+            else:
+                self.batches += decode_frame(value).batches
+        return asked
+
+    def streams(self) -> list[tuple[int, int, str]]:
+        self.eras()
+        windows = [b for b in self.batches if b.kind is Kind.SPIKES]
+        return [(b.stream.era, b.stream.number, b.name) for b in windows]
+
+
+def sample(name: str, **more: Any) -> Data:
+    return Data(name, payload=b"1", dtype="uint8", shape=(1,), **more)
+
+
+def test_first_era_counts_from_the_beginning_of_the_log() -> None:
+    log = Log(100, 0, 0)
+    (era,) = log.eras()
+    log.read(sample("a", end=True))
+    log.read(era)
+    assert log.ingest.take_seeks() == {TOPIC: 0}
+    log.at = 0
+    log.read(sample("a", end=True))
+    assert log.streams() == [(100, 0, "a")]
+
+
+def test_era_of_a_zombie_is_ignored() -> None:
+    log = Log(100, 0, 0)
+    (era,) = log.eras()
+    log.read(era)
+    log.read(Era(300, 200, ("n",)))
+    log.read(sample("a", end=True))
+    assert log.streams() == [(100, 0, "a")]
+    assert log.ingest.counts["zombie_eras_total"] == 1
+
+
+@pytest.mark.parametrize("asker", [100, 90], ids=["asked for here", "asked for by another"])
+def test_era_that_may_count_from_truncated_records_is_superseded(asker: int) -> None:
+    log = Log(100, 0, 0)
+    log.eras()
+    log.ingest.truncated(TOPIC, 1)
+    log.at = 1
+    log.read(Era(asker, 0, ("n",)))
+    log.read(sample("rest", seq=3, end=True))
+    assert log.streams() == []
+    assert log.letters == ["EraLost: the input was truncated, its state is gone"]
+
+
+def test_era_asked_for_after_truncation_is_adopted() -> None:
+    log = Log(100, 0, 0)
+    log.eras()
+    log.ingest.truncated(TOPIC, 1)
+    log.at = 1
+    (era,) = log.eras()
+    log.read(era)
+    log.read(sample("a", end=True))
+    assert log.streams() == [(era.era, 0, "a")]
+
+
+def test_new_era_names_the_one_whose_beginning_is_gone_as_its_predecessor() -> None:
+    log = Log(100, 0, 0)
+    log.eras()
+    log.ingest.truncated(TOPIC, 1)
+    log.at = 1
+    log.read(Era(90, 0, ("n",)))
+    last = log.eras()[-1]
+    assert last.predecessor == 90
+    log.read(last)
+    log.read(sample("a", seq=0, end=True))
+    assert log.streams() == [(last.era, 0, "a")]
+
+
+def test_gap_in_the_input_of_a_running_ingest_begins_a_new_era() -> None:
+    log = Log(100, 0, 0)
+    (era,) = log.eras()
+    log.read(era)
+    log.read(sample("a"))
+    log.ingest.truncated(TOPIC, 5)
+    (again,) = log.eras()
+    assert again.predecessor == 100
+    assert again.era > 100
+
+
+def test_stream_opened_after_a_lost_era_must_begin_at_its_first_record() -> None:
+    log = Log(100, 5, 5)
+    (era,) = log.eras()
+    log.read(Era(50, 0, ("n",)))
+    (era,) = log.eras()
+    log.read(era)
+    log.read(sample("rest", end=True))
+    assert log.streams() == []
+    assert log.letters[0].startswith("InputLost")
