@@ -156,7 +156,7 @@ class Task:
         self.replaying = False
         self._compute = compute
         self._limits = limits
-        self._outbox = Outbox(spec.operator, spec.group.index, spec.partition)
+        self._outbox = Outbox(spec.operator, spec.group.index, spec.partition, limits.frame_bytes)
         self._places: dict[str, _PlaceState] = {}
         self._targets: dict[tuple[str, int], list[tuple[_PlaceState, int]]] = {}
         self._streams: dict[_Key, _Stream] = {}

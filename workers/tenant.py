@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from router.topics import group_key
-from router.wire import Batch, Frame, encode_frames
+from router.wire import FRAME_BYTES, Batch, Frame, encode_frames
 from workers.reading import Reading, Record
 from workers.snapshot import Snapshot
 
@@ -33,6 +33,7 @@ class Limits:
     B of PROTOCOL 18. `stream_windows`: windows of one stream beyond what results confirm.
     `remembered_names`: how many of the latest stream names an input remembers per partition.
     `deadline_s`: how long a cut window may stay unconfirmed before its stream is killed.
+    `frame_bytes`: what a record holds at most (PROTOCOL 12).
     """
 
     max_batch: int = 64
@@ -41,6 +42,7 @@ class Limits:
     stream_windows: int = 64
     remembered_names: int = 16_384
     deadline_s: float = 30.0
+    frame_bytes: int = FRAME_BYTES
 
 
 class Tenant(Protocol):
@@ -91,8 +93,11 @@ class Tenant(Protocol):
 class Outbox:
     """Collects batches per topic, joins them into frames, and counts what was handed out."""
 
-    def __init__(self, operator: str, group: int, partition: int) -> None:
+    def __init__(
+        self, operator: str, group: int, partition: int, frame_bytes: int = FRAME_BYTES
+    ) -> None:
         self._operator, self._group, self._partition = operator, group, partition
+        self._frame_bytes = frame_bytes
         self._key = group_key(operator, group)
         self._batches: dict[str, list[Batch]] = {}
         self._ready: list[Output] = []
@@ -113,7 +118,8 @@ class Outbox:
     def flush(self) -> None:
         """Turn queued batches into records: from here on they count as outputs (PROTOCOL 20)."""
         for topic, batches in self._batches.items():
-            for value in encode_frames(Frame(self._operator, self._group, batches)):
+            frame = Frame(self._operator, self._group, batches)
+            for value in encode_frames(frame, self._frame_bytes):
                 self._append(topic, self._key, value)
         self._batches.clear()
 
