@@ -1,0 +1,153 @@
+"""Compares every appended batch with the oracle at once, and judges how everything ended.
+
+The checker knows the log and the oracle, not the workers. An *excuse* is a fault of the schedule
+that may cost a stream its result; without one, every stream ends well in every routed network.
+"""
+
+import struct
+from collections.abc import Mapping
+
+from loadtest.simulation.oracle import InputLog, Stream
+from router.wire import Batch, Frame, Kind, StreamId, decode_frame
+
+__all__ = ["NAMED", "Checker", "Violation"]
+
+NAMED: Mapping[str, frozenset[str]] = {
+    "InputLost": frozenset({"truncated", "corrupt", "store lost"}),
+    "EraLost": frozenset({"truncated", "corrupt", "store lost"}),
+    "SnapshotCorrupt": frozenset({"corrupt"}),
+    "DeadlineMissed": frozenset({"truncated", "corrupt", "store lost"}),
+}
+"""What may excuse each named error."""
+
+_KILLED = "killed by its publisher"
+
+
+class Violation(Exception):
+    """The product broke a promise; the text says which, and where."""
+
+
+class Checker:
+    """`logs[input, partition]` are the oracles; `logs_of[network]` is the network's input."""
+
+    def __init__(self, logs: Mapping[tuple[str, int], InputLog]) -> None:
+        self._logs = logs
+        self._by_node: dict[str, str] = {}
+        self._by_network: dict[str, str] = {}
+        for (name, _), log in logs.items():
+            self._by_node.update(dict.fromkeys(log.graph.operator, name))
+            self._by_network.update(dict.fromkeys(log.graph.networks, name))
+        self.excuses: dict[int, set[str]] = {}
+        self.finals: dict[tuple[int, str, int, int], Batch] = {}
+        self._next: dict[tuple[int, StreamId, int, str, str], int] = {}
+        self.n_batches = 0
+        self.n_aborts = 0
+
+    def excuse(self, partition: int, why: str) -> None:
+        self.excuses.setdefault(partition, set()).add(why)
+
+    # ---- while it runs ------------------------------------------------------------------------
+
+    def appended(self, topic: str, partition: int, value: bytes) -> None:
+        """Judge a frame of spikes or results. Raises Violation."""
+        frame = decode_frame(value)
+        network = topic.removeprefix("snn.out.") if topic.startswith("snn.out.") else ""
+        for batch in frame.batches:
+            self.n_batches += 1
+            if batch.kind is Kind.SPIKES:
+                self._spikes(topic, partition, frame, batch, network)
+            elif batch.kind is Kind.ABORT:
+                self._abort(partition, batch, network)
+            if network and (batch.end or batch.kind is Kind.ABORT):
+                key = (partition, network, batch.stream.era, batch.stream.number)
+                self.finals.setdefault(key, batch)
+
+    def _stream(self, partition: int, batch: Batch) -> Stream:
+        log = self._logs[self._by_node[batch.node], partition]
+        stream = log.streams.get(batch.stream)
+        if stream is None:
+            raise Violation(f"a batch of stream {batch.stream}, which the log does not have")
+        return stream
+
+    def _spikes(self, topic: str, partition: int, frame: Frame, batch: Batch, network: str) -> None:
+        stream = self._stream(partition, batch)
+        where = f"window {batch.window} of {batch.stream} at {topic}/{partition} g{frame.group}"
+        if batch.window >= len(stream.cuts):
+            raise Violation(f"{where}: the log has only {len(stream.cuts)} windows")
+        if (batch.start, batch.stop, batch.end) != stream.cuts[batch.window]:
+            raise Violation(f"{where}: cut {batch[6:10]}, expected {stream.cuts[batch.window]}")
+        if (batch.name, batch.seed) != (stream.name, stream.seed):
+            raise Violation(f"{where}: label {batch.name!r}/{batch.seed}, expected {stream.name!r}")
+        if not batch.networks or not stream.networks.issuperset(batch.networks):
+            raise Violation(f"{where}: routed to {batch.networks}, not {set(stream.networks)}")
+        values = stream.expected(batch.node, frame.group, batch.window)
+        if bytes(batch.payload) != struct.pack(f"<{len(values)}I", *values):
+            raise Violation(f"{where}: wrong bits")
+        key = (partition, batch.stream, frame.group, batch.node, network)
+        due = self._next.get(key, 0)
+        if batch.window > due and not self.excuses.get(partition):
+            raise Violation(f"{where}: windows {due} to {batch.window - 1} were never emitted")
+        self._next[key] = max(due, batch.window + 1)
+
+    def _abort(self, partition: int, batch: Batch, network: str) -> None:
+        self.n_aborts += 1
+        stream = self._logs[self._by_node[batch.node], partition].streams.get(batch.stream)
+        nets = (network,) if network else batch.networks
+        if not self._is_excused(partition, stream, batch, nets):
+            raise Violation(f"{batch.stream} {batch.name!r}: unexcused {batch.error!r}")
+
+    def _is_excused(
+        self, partition: int, stream: Stream | None, batch: Batch, nets: tuple[str, ...]
+    ) -> bool:
+        excuses = self.excuses.get(partition, set())
+        name = batch.error.partition(":")[0]
+        if name in NAMED:
+            return bool(NAMED[name] & excuses)
+        if batch.error.startswith(_KILLED):
+            return True
+        if name in ("OperatorFailed", "EncoderFailed") and stream is not None:
+            return any(stream.is_poisoned(n) for n in nets)
+        return False
+
+    # ---- at the end ---------------------------------------------------------------------------
+
+    def open_in(self, network: str) -> bool:
+        """Whether a stream is routed to the network and not final there."""
+        for (_, partition), log in self._logs.items():
+            for stream in log.streams.values():
+                key = (partition, network, stream.era, stream.number)
+                is_lost = stream.era in log.lost_eras
+                if network in stream.networks and not is_lost and key not in self.finals:
+                    return True
+        return False
+
+    def missing(self) -> list[str]:
+        """Streams that are not final yet in a network they are routed to."""
+        found = []
+        for (name, partition), log in self._logs.items():
+            for stream in log.streams.values():
+                if stream.era in log.lost_eras or not (stream.ended or stream.closed):
+                    continue
+                found += [
+                    f"{name}/{partition} {stream.name!r} {stream.era}/{stream.number} in {network}"
+                    for network in sorted(stream.networks)
+                    if (partition, network, stream.era, stream.number) not in self.finals
+                ]
+        return found
+
+    def judge(self) -> None:
+        """Every stream that could end well did. Raises Violation."""
+        for (partition, network, era, number), batch in self.finals.items():
+            log = self._logs[self._by_network[network], partition]
+            stream = log.streams.get((era, number))
+            if stream is None or batch.kind is Kind.ABORT:
+                continue
+            if stream.is_poisoned(network):
+                raise Violation(f"{stream.name!r} ended well in {network}, but is poisoned")
+            if not stream.ended or batch.window != len(stream.cuts) - 1:
+                raise Violation(f"{stream.name!r} ended at window {batch.window} in {network}")
+        for line in self.missing():
+            raise Violation(f"{line} hangs")
+        for (name, partition), log in self._logs.items():
+            if log.lost_eras and not self.excuses.get(partition):
+                raise Violation(f"era {log.lost_eras} of {name}/{partition} was lost for nothing")

@@ -1,0 +1,154 @@
+"""What is deployed: task records, routes, and the tenants that run them."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from loadtest.simulation.numbers import FakeCompute, FakeEncode
+from loadtest.simulation.shapes import Layout, layout
+from router.records import Route, encode_record
+from router.store.calls import Claimed, TaskId, TaskSpec
+from router.topics import in_topic
+from workers import ingest, task
+from workers.snapshot import Stored
+from workers.spec import IngestSpec
+from workers.spec import TaskSpec as WorkSpec
+from workers.tenant import Limits, Tenant
+
+if TYPE_CHECKING:
+    from loadtest.simulation.world import World
+
+__all__ = ["DEADLINE_MS", "Deployment"]
+
+DEADLINE_MS = 1500
+"""After this long without a result, ingest kills a stream (17)."""
+
+
+class Deployment:
+    """`names` are the networks that are deployed now."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._plan = world.plan
+        self._layout: Layout = layout(world.plan.shape, (), world.plan.n_partitions, ())
+        self.names: tuple[str, ...] = ()
+
+    def tasks(self) -> Iterator[TaskId]:
+        for unit in self._layout.units:
+            for partition in range(self._plan.n_partitions):
+                yield TaskId(unit.operator, unit.group, partition)
+
+    @property
+    def n_tasks(self) -> int:
+        return len(self._layout.units) * self._plan.n_partitions
+
+    def has(self, of: TaskId) -> bool:
+        return (of.operator, of.group, of.partition) in self._layout.specs
+
+    def spec(self, of: TaskId) -> WorkSpec | IngestSpec:
+        return self._layout.specs[of.operator, of.group, of.partition]
+
+    def specs(self) -> Iterator[tuple[TaskId, WorkSpec | IngestSpec]]:
+        for of in self.tasks():
+            yield of, self.spec(of)
+
+    def ingests(self) -> Iterator[tuple[TaskId, IngestSpec]]:
+        for of, spec in self.specs():
+            if isinstance(spec, IngestSpec):
+                yield of, spec
+
+    # ---- deploying and removing ---------------------------------------------------------------
+
+    def deploy(self, names: tuple[str, ...]) -> None:
+        """Task records first, ROUTE last (5, 27)."""
+        self._world.note(f"deploy {names}")
+        is_first = not self.names
+        self._settle(names, ())
+        self.create_tasks(0)
+        if not is_first:
+            self._route(names)
+            self._tell()
+
+    def remove(self, name: str) -> None:
+        """ROUTE first; what is left of the network goes when its streams are drained (31)."""
+        self._world.note(f"no stream may join {name} any more")
+        self._route(tuple(n for n in self.names if n != name))
+        self._drain(name)
+
+    def _drain(self, name: str) -> None:
+        world = self._world
+        if world.checker.open_in(name) or not world.rest.has_read_inputs():
+            world.clock.after(20, self._drain, name)
+            return
+        world.note(f"remove {name}")
+        before = set(self.tasks())
+        self._settle(tuple(n for n in self.names if n != name), (name,))
+        for of in sorted(before.difference(self.tasks()), key=str):
+            self._remove_task(of)
+        self._tell()
+
+    def _remove_task(self, of: TaskId) -> None:
+        world = self._world
+        if world.outage_until > world.clock.now:
+            world.clock.after(10, self._remove_task, of)
+            return
+        world.store.remove_task(of)
+        for worker in world.workers:
+            worker.book.drop(of)
+            if of in worker.hosts:
+                worker.hosts[of].drop()
+
+    def _settle(self, names: tuple[str, ...], removed: tuple[str, ...]) -> None:
+        self.names = names
+        self._layout = layout(self._plan.shape, names, self._plan.n_partitions, removed)
+
+    def _route(self, names: tuple[str, ...]) -> None:
+        shape = self._plan.shape
+        for name in shape.inputs:
+            mine = tuple(n for n in names if shape.networks[n].input.name == name)
+            for partition in range(self._plan.n_partitions):
+                value = encode_record(Route(mine))
+                self._world.broker.append(in_topic(name), None, partition, value)
+
+    def _tell(self) -> None:
+        """Workers look up sooner or later which networks there are."""
+        for worker in self._world.workers:
+            for host in worker.hosts.values():
+                self._world.clock.after(self._world.clock.draw(60), host.learn)
+
+    def create_tasks(self, settle_ms: int) -> None:
+        for unit in self._layout.units:
+            kind = "ingest" if unit.is_ingest else "synaptic"
+            for partition in range(self._plan.n_partitions):
+                of = TaskId(unit.operator, unit.group, partition)
+                self._world.store.create_task(TaskSpec(of, kind, 1), settle_ms=settle_ms)
+
+    def again(self) -> None:
+        """After a failover the operator of the system deploys again: tasks may be forgotten."""
+        world = self._world
+        if world.clock.now < world.outage_until:
+            world.clock.after(world.outage_until - world.clock.now, self.again)
+        else:
+            self.create_tasks(self._plan.ttl_ms)
+
+    # ---- tenants ------------------------------------------------------------------------------
+
+    def tenant(self, claimed: Claimed, stored: Stored | None) -> Tenant:
+        of = claimed.task
+        spec = self.spec(of)
+        if isinstance(spec, IngestSpec):
+            log = self._world.broker.log(spec.in_topic, of.partition)
+            era = (self._world.clock.now << 20) + self._world.clock.draw(1 << 20)
+            fresh = ingest.Fresh(era, log.start, log.end)
+            return ingest.Ingest(spec, FakeEncode(), self._limits(claimed), fresh, stored)
+        unit = self._layout.unit(of.operator, of.group)
+        compute = FakeCompute(spec, unit.is_readout, unit.every, self._plan.poisoned)
+        return task.Task(spec, compute, self._limits(claimed), stored)
+
+    def _limits(self, claimed: Claimed) -> Limits:
+        tuning = self._plan.tuning
+        return Limits(
+            max_batch=1 if claimed.suspicious else tuning.max_batch,
+            stream_windows=tuning.stream_windows, flight_bytes=tuning.flight_bytes,
+            uncommitted_bytes=tuning.uncommitted_bytes, deadline_s=DEADLINE_MS / 1000,
+            frame_bytes=tuning.frame_bytes,
+        )  # fmt: skip

@@ -1,0 +1,229 @@
+"""What befalls a world: each kind is done at its time, or armed to strike at the next occasion."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from loadtest.simulation.broker import Place
+from loadtest.simulation.host import Host
+from router.store.calls import TaskId
+
+if TYPE_CHECKING:
+    from loadtest.simulation.worker import Worker
+    from loadtest.simulation.world import World
+
+__all__ = ["Faults"]
+
+_N_BROKERS = 3
+
+
+class Faults:
+    """Does the faults of a plan, and tells the checker which of them excuse a lost stream."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._draw = world.clock.draw
+        self.armed: list[str] = []
+        self.n = 0
+        self.store_forgot = False
+        self._unsaved: set[TaskId] = set()
+        self._corrupted = False
+        self._truncated = False
+        self._kinds: Mapping[str, Callable[[], None]] = {
+            "crash": self._crash, "pause": self._pause, "hand over": self._hand_over,
+            "cut off": self._cut_off, "astray": self._astray, "outage": self._outage,
+            "failover": lambda: self.failover(1 + self._draw(4)), "store lost": self._lose_store,
+            "clock jump": self._jump, "corrupt": self._corrupt, "truncate": self._truncate,
+            "leader change": self._change_leaders, "echo": self._echo,
+        }  # fmt: skip
+
+    def do(self, kind: str) -> None:
+        """A kind without an action of its own waits for its occasion."""
+        self.n += 1
+        action = self._kinds.get(kind)
+        if action is None:
+            self.armed.append(kind)
+        else:
+            action()
+
+    # ---- what saves a task that the store has lost ----------------------------------------------
+
+    def saved(self, task: TaskId) -> None:
+        self._unsaved.discard(task)
+
+    def died(self, host: Host) -> None:
+        if host.task in self._unsaved:
+            self._world.checker.excuse(host.task.partition, "store lost")
+
+    # ---- workers ------------------------------------------------------------------------------
+
+    def _victim(self) -> "Worker | None":
+        alive = [w for w in self._world.workers if w.is_alive and not w.book.is_stopping]
+        return alive[self._draw(len(alive))] if alive else None
+
+    def _crash(self) -> None:
+        worker = self._victim()
+        if worker is not None:
+            worker.crash()
+
+    def _hand_over(self) -> None:
+        worker = self._victim()
+        if worker is not None:
+            worker.stop()
+            self._world.clock.after(1 + self._draw(40), self._world.start_worker)
+
+    def _pause(self) -> None:
+        """Stopped like by SIGSTOP: it comes back as a zombie if that took longer than a lease."""
+        worker = self._victim()
+        if worker is not None:
+            self._note(f"{worker.name} is paused")
+            worker.paused_until = self._until(3 * self._world.plan.ttl_ms)
+            self._world.clock.after(10 + self._draw(40), self._world.start_worker)
+
+    def _cut_off(self) -> None:
+        worker = self._victim()
+        if worker is not None:
+            self._note(f"{worker.name} is cut off from the broker")
+            worker.cut_off_until = self._until(2 * self._world.plan.ttl_ms)
+
+    def _astray(self) -> None:
+        worker = self._victim()
+        if worker is not None:
+            self._note(f"{worker.name} is cut off from the store")
+            worker.astray_until = self._until(3 * self._world.plan.ttl_ms)
+
+    def _until(self, at_most: int) -> int:
+        return self._world.clock.now + self._draw(at_most)
+
+    # ---- the store ----------------------------------------------------------------------------
+
+    def _outage(self) -> None:
+        self._note("the store is away")
+        self._world.outage_until = self._until(2 * self._world.plan.ttl_ms) + 5
+
+    def _jump(self) -> None:
+        self._note("the store's clock jumps")
+        by = self._draw(5 * self._world.plan.ttl_ms)
+        self._world.clock_skew += by if self._draw(2) else -by
+
+    def failover(self, n_lost: int) -> None:
+        lost = self._world.store.lose_writes(n_lost)
+        self._note(f"the store fails over and loses {lost} writes")
+        self._another_server()
+
+    def _lose_store(self) -> None:
+        """Everything is gone; what no living owner holds cannot come back."""
+        world = self._world
+        self._note("the store loses everything")
+        world.store.lose_everything()
+        held = {t for w in world.workers if w.is_alive for t in w.hosts}
+        for task in world.deployment.tasks():
+            self._unsaved.add(task)
+            if task not in held:
+                world.checker.excuse(task.partition, "store lost")
+        self._another_server()
+
+    def _another_server(self) -> None:
+        """The store knows less than it did: what it points to may have been truncated."""
+        self.store_forgot = True
+        self._excuse_older_positions()
+        self._world.store.replid = self._world.new_token().rjust(40, "0")
+        self._world.clock.after(3, self._world.deployment.again)
+
+    def _excuse_older_positions(self) -> None:
+        if self._truncated:
+            for partition in range(self._world.plan.n_partitions):
+                self._world.checker.excuse(partition, "truncated")
+
+    def _corrupt(self) -> None:
+        """Bytes of one version of one thing rot, and its owner dies."""
+        owned = [h for w in self._world.workers if w.is_alive for h in w.hosts.values()]
+        if not owned:
+            return
+        host = owned[self._draw(len(owned))]
+        references = self._references(host.task)
+        which = self._draw(len(references))
+        current, previous = references[which]
+        both = self._draw(4) == 0
+        if not current:
+            return
+        self._note(f"blob {which} of {host} rots{', both versions' if both else ''}")
+        for key in (current, previous) if both else (current,):
+            self._rot(key)
+        if both or not previous or (host.claimed.kind == "ingest" and which):
+            self._world.checker.excuse(host.task.partition, "corrupt")
+        self._corrupted = True
+        self.store_forgot = True
+        self._excuse_older_positions()
+        host.worker.crash()
+
+    def _references(self, task: TaskId) -> list[tuple[bytes, bytes]]:
+        """The keys of the current and the previous version: of the head, then of each stream."""
+        prefix = f"snn:{{p{task.partition}}}:"
+        command: Callable[..., Any] = self._world.store.command
+        heads = command("HMGET", f"{prefix}head:{task}", "current", "previous")
+        found = [(heads[0] or b"", heads[1] or b"")]
+        for reference in command("HGETALL", f"{prefix}streams:{task}")[1::2]:
+            _, current, previous = reference.split(b"|")
+            found.append((current, previous))
+        return found
+
+    def _rot(self, key: bytes) -> None:
+        store = self._world.store
+        data = store.command("GET", key) if key else None
+        if isinstance(data, bytes):
+            store.command("SET", key, data[: len(data) // 2] + b"?", "PX", 10**12)
+
+    # ---- the broker ---------------------------------------------------------------------------
+
+    def _change_leaders(self) -> None:
+        """A broker dies with what it had not replicated; others lead its logs after a while."""
+        away_ms = 5 + self._draw(40)
+        places = self._world.broker.change_leaders(away_ms, self._draw(_N_BROKERS), _N_BROKERS)
+        self._note(f"{len(places)} logs change their leader")
+
+    def _echo(self) -> None:
+        """Records of one internal topic come again, as from a zombie."""
+        logs = [g for p, g in self._world.broker.logs.items() if _is_internal(p) and g.records]
+        if not logs:
+            return
+        log = logs[self._draw(len(logs))]
+        first = self._draw(len(log.records))
+        self._note(f"{log.place.topic} hears its records from {first} on again")
+        for record in log.records[first : first + 1 + self._draw(4)]:
+            self._world.broker.append(
+                log.place.topic, record.key, log.place.partition, record.value
+            )
+
+    def _truncate(self) -> None:
+        """Retention takes the older part of one log, be it read or not."""
+        logs = [g for g in self._world.broker.logs.values() if g.end > g.start]
+        if not logs:
+            return
+        log = logs[self._draw(len(logs))]
+        log.start += 1 + self._draw(log.end - log.start)
+        self._note(f"{log.place.topic}/{log.place.partition} begins at {log.start} of {log.end}")
+        self._truncated = True
+        if self._corrupted or log.start > self._safe(log.place):
+            self._world.checker.excuse(log.place.partition, "truncated")
+
+    def _safe(self, place: Place) -> int:
+        """The lowest position that anybody may read this log from again."""
+        world = self._world
+        safe = world.broker.log(*place).end
+        for task, spec in world.deployment.specs():
+            if task.partition == place.partition and place.topic in spec.topics:
+                key = f"snn:{{p{place.partition}}}:pos:{task}"
+                (known,) = world.store.command("HMGET", key, place.topic)  # type: ignore[misc]
+                safe = min(safe, int(known.split(b"|")[0]) if known else 0)  # type: ignore[union-attr]
+        for worker in world.workers:
+            for host in worker.hosts.values():
+                if host.task.partition == place.partition and place.topic in host.at:
+                    safe = min(safe, host.at[place.topic])
+        return safe
+
+    def _note(self, text: str) -> None:
+        self._world.note(text)
+
+
+def _is_internal(place: Place) -> bool:
+    return place.topic.startswith(("snn.spikes.", "snn.out."))

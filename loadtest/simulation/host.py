@@ -1,0 +1,318 @@
+"""One task in one worker, driven as `workers/hosted.py` drives it: read, step, send, checkpoint."""
+
+from typing import TYPE_CHECKING, Any
+
+from loadtest.simulation.broker import Log
+from loadtest.simulation.checker import Violation
+from router.store.calls import Claimed, CommitOutcome, TaskId
+from workers.reading import LogReplacedError
+from workers.tenancy import CommitPlan, Tenancy, TenancyLostError, TokenRefusedError
+from workers.tenant import Tenant
+
+if TYPE_CHECKING:
+    from loadtest.simulation.worker import Worker
+
+__all__ = ["Host"]
+
+_AGAIN_MS = 3
+_DEADLINES_MS = 100
+"""How often an ingest looks at its deadlines."""
+
+
+class Host:
+    """`at` is the next offset to fetch per topic; `is_clean`: there was nothing to commit."""
+
+    def __init__(
+        self, worker: "Worker", claimed: Claimed, tenant: Tenant, tenancy: Tenancy
+    ) -> None:
+        self.world = worker.world
+        self.worker = worker
+        self.claimed = claimed
+        self.task: TaskId = claimed.task
+        self.tenant = tenant
+        self.tenancy = tenancy
+        self.at: dict[str, int] = {}
+        self.logs: list[Log] = []
+        self.gone = False
+        self.giving = False
+        self.is_clean = False
+        self.busy = False
+        self._wake_at = -1
+        self._next_commit = self.world.clock.now
+
+    # ---- taking over --------------------------------------------------------------------------
+
+    def position(self) -> None:
+        """Find the place in the logs, as workers/host.py does."""
+        tenant, partition = self.tenant, self.task.partition
+        self.at = tenant.start()
+        ends = {}
+        for topic in self.at:
+            log = self.world.broker.log(topic, partition)
+            ends[topic] = log.end
+            tenant.reading.check_end(topic, log.end)
+            if log.start > tenant.reading.offset(topic):
+                tenant.truncated(topic, log.start)
+        self.tenancy.replay_to(ends)
+        self.subscribe()
+        self.wake(0)
+
+    def subscribe(self) -> None:
+        self.at.update(self.tenant.take_seeks())
+        topics = self.tenant.topics
+        self.logs = [self.world.broker.log(topic, self.task.partition) for topic in topics]
+        for log in self.logs:
+            topic = log.place.topic
+            if topic not in self.at:
+                self.at[topic] = self.tenant.reading.offset(topic)
+            self.world.read_by(log.place, self)
+
+    def learn(self) -> None:
+        """Look up which networks there are."""
+        if not self.gone:
+            self.tenant.update(self.world.deployment.spec(self.task))  # type: ignore[attr-defined]
+            self.subscribe()
+            self.wake(1)
+
+    # ---- at work ------------------------------------------------------------------------------
+
+    def wake(self, delay: int) -> None:
+        clock = self.world.clock
+        at = clock.now + delay
+        if self._wake_at < clock.now or at < self._wake_at:
+            self._wake_at = at
+            clock.after(delay, self._awake, at)
+
+    def _awake(self, at: int) -> None:
+        if self.gone or self._wake_at != at:
+            return
+        self._wake_at = -1
+        if self.worker.defers(self.wake, 0):
+            return
+        try:
+            again = self._turn()
+        except LogReplacedError as error:
+            raise Violation(f"{self}: {error}") from error
+        if again:
+            self.wake(_AGAIN_MS)
+        elif not self.is_clean and not self.tenancy.is_committing:
+            self.wake(max(1, self._next_commit - self.world.clock.now))
+        elif self.claimed.kind == "ingest" and self.tenant.n_streams:
+            self.wake(_DEADLINES_MS)
+
+    def _turn(self) -> bool:
+        """Whether there is more to do right away."""
+        more = False
+        if not self.giving:
+            more = self._fetch()
+            self.tenant.tick(self.world.clock.now / 1000)
+            if not self.busy:
+                more = self._work() or more
+            self.tenancy.is_caught_up()
+        self._send()
+        self._checkpoint()
+        return more
+
+    def _fetch(self) -> bool:
+        """Deliver what has arrived: some topics now, some later."""
+        clock = self.world.clock
+        if self.worker.cut_off_until > clock.now:
+            return True
+        paused = self.tenant.paused_topics
+        more = False
+        for log in self.logs:
+            topic = log.place.topic
+            if self.at[topic] >= len(log.records) or topic in paused:
+                continue
+            if log.away_until > clock.now or not clock.draw(4):
+                more = True
+                continue
+            self._deliver(topic, log)
+            more = more or self.at[topic] < log.end
+        return more
+
+    def _deliver(self, topic: str, log: Log) -> None:
+        tenant, at = self.tenant, self.at
+        if at[topic] < log.start:
+            tenant.truncated(topic, log.start)
+            at[topic] = log.start
+        last = min(log.end, at[topic] + self.world.plan.tuning.chunk)
+        while at[topic] < last:
+            self.is_clean = False
+            record = log.records[at[topic]]
+            if not tenant.receive(record):
+                self.learn()
+                if not tenant.receive(record):
+                    raise Violation(f"{self} refuses {topic}@{record.offset}")
+            at[topic] = record.offset + 1
+            seeks = tenant.take_seeks()
+            if seeks:
+                at.update(seeks)
+                if topic in seeks:
+                    return
+
+    def _work(self) -> bool:
+        tenant, clock = self.tenant, self.world.clock
+        for _ in range(4):
+            work = tenant.work()
+            if work is None:
+                return False
+            if self.claimed.suspicious and not self._show_hand(work):
+                return False
+            self.is_clean = False
+            result = tenant.compute(work)
+            took = clock.draw(self.world.plan.tuning.compute_ms + 1)
+            if took:
+                self.busy = True
+                clock.after(took, self._computed, work, result)
+                return False
+            tenant.apply(work, result)
+        return True
+
+    def _show_hand(self, work: Any) -> bool:
+        store = self.world.store_of(self.worker)
+        if store is None:
+            self.wake(_AGAIN_MS)
+            return False
+        if not store.hand(self.task, self.tenancy.token, work.hand):
+            self.worker.book.doubt(self.task)
+            return False
+        return True
+
+    def _computed(self, work: Any, result: Any) -> None:
+        if self.gone or self.worker.defers(self._computed, work, result):
+            return
+        self.busy = False
+        self.tenant.apply(work, result)
+        self.wake(0)
+
+    # ---- sending ------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        for index, output in self.tenancy.take_outputs():
+            self.worker.producer.send(self, index, output)
+
+    def acknowledged(self, index: int) -> None:
+        self.tenancy.acknowledged(index)
+        self._plan()
+        if self.giving:
+            self.wake(0)
+
+    # ---- checkpoints --------------------------------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        if self.busy:
+            return
+        is_due = self.giving or self.world.clock.now >= self._next_commit
+        if is_due and not self.tenancy.is_committing:
+            self.is_clean = not self.tenancy.begin()
+            if not self.is_clean:
+                self._send()
+                self._next_commit = self.world.clock.now + self.world.plan.tuning.commit_every_ms
+            elif self.giving and not self.tenancy.n_unacknowledged:
+                self._given()
+                return
+        self._plan()
+
+    def _plan(self) -> None:
+        if not self.tenancy.is_committing:
+            return
+        plan = self.tenancy.plan(self.world.new_token())
+        if plan is None:
+            return
+        if self.world.strikes("crash before commit"):
+            self.worker.crash()
+        self.world.clock.after(1 + self.world.clock.draw(2), self._write_blobs, plan)
+
+    def _write_blobs(self, plan: CommitPlan) -> None:
+        """They reach the store also when the worker is dead by now, or only some of them do."""
+        world = self.world
+        store = world.store_of(self.worker)
+        if store is None:
+            world.clock.after(3, self._finished, None)
+            return
+        blobs = plan.blobs
+        if world.strikes("torn checkpoint"):
+            blobs = blobs[: world.clock.draw(len(blobs) + 1)]
+            world.note(f"{self.worker.name} writes {len(blobs)} of {len(plan.blobs)} blobs")
+            if world.clock.draw(2):
+                self.worker.crash()
+        store.write_blobs(blobs)
+        world.clock.after(world.clock.draw(2), self._commit, plan)
+
+    def _commit(self, plan: CommitPlan) -> None:
+        """The store runs the commit; it may come from a worker that is dead by now."""
+        world = self.world
+        store = world.store_of(self.worker)
+        if store is None:
+            world.clock.after(3, self._finished, None)
+            return
+        outcome = store.run(plan.call)
+        if world.trace is not None:
+            number = plan.call.args[2]
+            world.note(f"{self.worker.name} commits {self} #{number!s} {outcome.name}")
+        if outcome is CommitOutcome.OK:
+            world.faults.saved(self.task)
+            if world.strikes("crash after commit"):
+                self.worker.crash()
+                return
+        if world.strikes("lost reply"):
+            world.note("the reply is lost")
+            world.clock.after(5, self._finished, None)
+            return
+        world.clock.after(world.clock.draw(3), self._finished, outcome)
+        if outcome is CommitOutcome.OK and world.strikes("failover after commit"):
+            world.faults.failover(1 + world.clock.draw(2) * (1 + len(plan.blobs)))
+
+    def _finished(self, outcome: CommitOutcome | None) -> None:
+        if self.gone or self.worker.defers(self._finished, outcome):
+            return
+        try:
+            self.tenancy.finished(outcome)
+        except TokenRefusedError:
+            self.worker.book.doubt(self.task)
+            self.worker.ask()
+        except TenancyLostError as lost:
+            self.world.note(f"{self.worker.name}: {lost}")
+            self.drop()
+            self.worker.book.drop(self.task)
+            return
+        self.wake(1)
+
+    # ---- the end ------------------------------------------------------------------------------
+
+    def give(self) -> None:
+        """Hand the task over: a last checkpoint, then the release."""
+        if not self.gone and not self.giving:
+            self.world.note(f"{self.worker.name} hands {self} over")
+            self.giving = True
+            self.wake(0)
+
+    def _given(self) -> None:
+        self.drop()
+        self.worker.book.release(self.task)
+        self.worker.ask()
+
+    def drop(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self.worker.hosts.pop(self.task, None)
+            self.world.unread_by(self)
+
+    def unrest(self) -> str:
+        """Why the task is not at rest, "" when it is."""
+        for log in self.logs:
+            if self.tenant.reading.offset(log.place.topic) < log.end:
+                return f"has not read {log.place.topic} to {log.end}"
+        if self.busy or self.tenant.work() is not None:
+            return "has windows to apply"
+        if self.tenancy.is_committing or self.tenancy.n_unacknowledged:
+            return "has a checkpoint or outputs under way"
+        return "" if self.is_clean else "may have something to commit"
+
+    def __str__(self) -> str:
+        return short(self.task)
+
+
+def short(task: TaskId | None) -> str:
+    return "" if task is None else f"{task.operator[:4]}/{task.group}/p{task.partition}"

@@ -1,0 +1,229 @@
+"""What a seed means: a small network, some streams, and a few faults, drawn before the world runs.
+
+Faults are biased towards the instants at which protocols break: right after and right before a
+commit, while acknowledgements are outstanding, and around hand-overs (docs/protocol.md).
+"""
+
+import json
+from dataclasses import dataclass, replace
+from random import Random
+
+from loadtest.simulation.numbers import POISON_SEED
+from loadtest.simulation.shapes import SHAPES, Shape, build
+from router.records import Data, Era, Kill, encode_record, record_key
+from router.wire import StreamId
+
+__all__ = ["FAULTS", "KILL", "PARTIAL", "Plan", "Publication", "Tuning", "draw"]
+
+FAULTS = (
+    "crash", "crash after commit", "crash before commit", "lost ack", "pause", "failover",
+    "failover after commit", "store lost", "outage", "hand over", "corrupt", "clock jump",
+    "truncate", "send failed", "lost reply", "cut off", "astray", "leader change", "echo",
+    "torn checkpoint",
+)  # fmt: skip
+_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3)
+
+
+KILL = b"kill"
+"""Stands for a KILL of any stream, whose era only the world knows."""
+PARTIAL = b"partial"
+"""Stands for the first bytes of some frame in the topic of an operator."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    at: int
+    input: str
+    partition: int
+    key: bytes | None
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Delays in virtual ms, the size of batches, and how far tasks may run ahead."""
+
+    send_ms: int
+    ack_ms: int
+    fetch_ms: int
+    compute_ms: int
+    commit_every_ms: int
+    max_batch: int
+    stream_windows: int
+    flight_bytes: int
+    uncommitted_bytes: int
+    chunk: int
+    replicate_ms: int
+    frame_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`deploy_at` is when a late network comes, or when the one `removed` ("": none) goes."""
+
+    seed: int
+    shape: Shape
+    n_partitions: int
+    n_workers: int
+    ttl_ms: int
+    tuning: Tuning
+    publications: tuple[Publication, ...]
+    faults: tuple[tuple[int, str], ...]
+    deploy_at: int
+    removed: str
+    poisoned: frozenset[str]
+
+    @property
+    def ends_at(self) -> int:
+        """When the last fault, publication or deployment comes."""
+        times = (*(p.at for p in self.publications), *(at for at, _ in self.faults))
+        return max((*times, self.deploy_at))
+
+
+def draw(seed: int, *, shape: str = "", faults: tuple[str, ...] | None = None) -> Plan:
+    """The plan of a seed; `shape` and `faults` (kinds to draw from, maybe none) narrow it."""
+    rng = Random(f"world {seed}")
+    names = sorted(SHAPES)
+    chosen = shape or names[seed % len(names)]
+    longest = rng.choice((2, 3, 4))
+    world = build(chosen, longest)
+    n_partitions = 2 if rng.random() < 0.15 else 1
+    deploy_at = rng.randrange(10, 60)
+    poisoned = _poisoned(rng, world)
+    publications = _publications(rng, world, n_partitions, deploy_at, bool(poisoned))
+    kinds = FAULTS if faults is None else faults
+    weights = [_WEIGHTS[FAULTS.index(k)] for k in kinds]
+    n_faults = min(rng.choice((0, 1, 1, 2, 2, 3, 4)), 99 if kinds else 0)
+    drawn = rng.choices(kinds, weights, k=n_faults) if kinds else []
+    return Plan(
+        seed=seed, shape=world, n_partitions=n_partitions, n_workers=rng.choice((1, 2, 2, 3)),
+        ttl_ms=60, tuning=_tuning(rng), publications=publications,
+        faults=tuple(sorted((rng.randrange(5, 115), kind) for kind in drawn)),
+        deploy_at=deploy_at, removed=_removed(rng, world), poisoned=poisoned,
+    )  # fmt: skip
+
+
+def _tuning(rng: Random) -> Tuning:
+    return Tuning(
+        send_ms=rng.choice((1, 1, 3, 12)), ack_ms=rng.choice((1, 2, 8)),
+        fetch_ms=rng.choice((2, 4, 8)), compute_ms=rng.choice((0, 0, 2, 6)),
+        commit_every_ms=rng.choice((10, 20, 40)), max_batch=rng.choice((1, 2, 64)),
+        stream_windows=rng.choice((1, 2, 8, 64)),
+        flight_bytes=rng.choice((500, 2_000, 1_000_000)),
+        uncommitted_bytes=rng.choice((600, 3_000, 1_000_000)), chunk=rng.choice((1, 3, 16, 16)),
+        replicate_ms=rng.choice((0, 0, 3, 10)), frame_bytes=rng.choice((1_500, 900_000, 900_000)),
+    )  # fmt: skip
+
+
+def _removed(rng: Random, shape: Shape) -> str:
+    """A network that goes while another stays on its input, or ""."""
+    is_shared = len(shape.networks) > len(shape.inputs) and not shape.late
+    return rng.choice(sorted(shape.networks)) if is_shared and rng.random() < 0.4 else ""
+
+
+def _poisoned(rng: Random, shape: Shape) -> frozenset[str]:
+    if rng.random() > 0.1:
+        return frozenset()
+    summaries = shape.networks[min(shape.networks)].summaries
+    return frozenset({rng.choice(sorted(o for o, s in summaries.items() if s.kind != "ingest"))})
+
+
+def _publications(
+    rng: Random, shape: Shape, n_partitions: int, deploy_at: int, poison: bool
+) -> tuple[Publication, ...]:
+    found: list[Publication] = []
+    for index in range(rng.choice((1, 2, 3, 3, 5))):
+        topic = rng.choice(shape.inputs)
+        partition = rng.randrange(n_partitions)
+        at = rng.randrange(1, 70)
+        is_late = bool(shape.late) and at > deploy_at + 5
+        nets = _networks(rng, shape, topic, is_late)
+        seed = POISON_SEED + (rng.random() < 0.3) if poison and rng.random() < 0.5 else index
+        make = _request if rng.random() < 0.45 else _stream
+        for delay, data in make(rng, f"s{index}", nets, seed):
+            value = _native_or_json(rng, data)
+            found.append(Publication(at + delay, topic, partition, record_key(data), value))
+    found += _hostile(rng, shape, n_partitions, found)
+    return tuple(sorted(found, key=lambda p: p.at))
+
+
+def _networks(rng: Random, shape: Shape, input: str, is_late: bool) -> tuple[str, ...] | None:
+    mine = [n for n, net in sorted(shape.networks.items()) if net.input.name == input]
+    mine = [n for n in mine if is_late or n not in shape.late]
+    return (rng.choice(mine),) if rng.random() < 0.2 else None
+
+
+Said = list[tuple[int, Data]]
+
+
+def _request(rng: Random, name: str, nets: tuple[str, ...] | None, seed: int) -> Said:
+    if rng.random() < 0.3:
+        until = rng.randrange(1, 9)
+        events = tuple((rng.randrange(until), rng.randrange(9), 1) for _ in range(3))
+        data = Data(name, nets, seed, True, events=events, until=until)
+    else:
+        body = rng.randbytes(rng.randrange(1, 10))
+        data = Data(name, nets, seed, True, payload=body, dtype="uint8", shape=(len(body),))
+    again = [(rng.randrange(1, 60), data)] if rng.random() < 0.15 else []
+    return [(0, data), *again]
+
+
+def _stream(rng: Random, name: str, nets: tuple[str, ...] | None, seed: int) -> Said:
+    """An endless stream, at last ended: events, time marks and samples, with or without seq."""
+    said: Said = []
+    known, at, numbered = 0, 0, rng.random() < 0.5
+    n_records = rng.randrange(2, 5)
+    for index in range(n_records):
+        seq = index if numbered else None
+        data = Data(name, nets, seed, end=index == n_records - 1, seq=seq)
+        if rng.random() < 0.4:
+            body = rng.randbytes(rng.randrange(1, 5))
+            data = replace(data, payload=body, dtype="uint8", shape=(len(body),))
+            known += len(body)
+        else:
+            until = known + rng.randrange(1, 6)
+            steps = [rng.randrange(max(0, known - 1), until) for _ in range(2)]
+            events = tuple((step, rng.randrange(9), 1) for step in steps)
+            data = replace(data, events=events, until=until)
+            known = until
+        said.append((at, data))
+        at += rng.randrange(1, 20)
+    if numbered:
+        said += [(t + rng.randrange(1, 9), d) for t, d in said if rng.random() < 0.2]
+        if len(said) > 2 and rng.random() < 0.3:  # two gateways: out of order
+            said[1], said[2] = (said[2][0], said[1][1]), (said[1][0], said[2][1])
+            said.sort(key=lambda pair: pair[0])
+    return said
+
+
+def _native_or_json(rng: Random, data: Data) -> bytes:
+    if data.payload is None and data.seed < 2**31 and rng.random() < 0.1:
+        content: dict[str, object] = {"id": data.name} if data.request else {}
+        fields = ("networks", "seed", "events", "until", "end", "seq")
+        content |= {f: v for f in fields if (v := getattr(data, f)) not in (None, False)}
+        return json.dumps(content).encode()
+    return encode_record(data)
+
+
+def _hostile(
+    rng: Random, shape: Shape, n_partitions: int, said: list[Publication]
+) -> list[Publication]:
+    """What must hurt nobody else: garbage, wrong names, zombies' eras, kills from outside."""
+    if rng.random() > 0.3:
+        return []
+    victim = rng.choice(said)
+    stray = Kill(StreamId(1, 0), "s0", ("n",), "killed by its publisher")
+    astray = Data("bad", payload=b"1", dtype="uint8", shape=(1,), networks=("who",))
+    far = Data("far", request=True, events=((0, 1000, 1),))
+    values = (
+        (None, b"\x93 no record"), (b"s0", b"{no json"), (b"", b""), (None, PARTIAL),
+        (b"\xff", encode_record(Era(9, 7, ("n",)))), (None, encode_record(Era(5, 4, ("n",)))),
+        (None, encode_record(stray)), (victim.key, KILL), (None, KILL),
+        (b"bad", encode_record(astray)), (None, encode_record(far)), (None, PARTIAL),
+    )  # fmt: skip
+    found = []
+    for _ in range(rng.randrange(1, 4)):
+        key, value = rng.choice(values)
+        at = victim.at + rng.randrange(20)
+        found.append(Publication(at, victim.input, victim.partition, key, value))
+    return found

@@ -1,0 +1,103 @@
+"""When a world is at rest, and what nobody may hoard by then (7, 13)."""
+
+from typing import TYPE_CHECKING
+
+from loadtest.simulation.host import Host, short
+from router.store.calls import TaskId
+from workers.ingest import Ingest
+from workers.task import Task
+
+if TYPE_CHECKING:
+    from loadtest.simulation.world import World
+
+__all__ = ["Rest"]
+
+
+class Rest:
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    def may_sleep(self) -> bool:
+        """Every task has one live owner, nobody is going, nothing is under way: lease calls would
+        change nothing any more."""
+        world = self._world
+        if not world.is_calm or world.outage_until > world.clock.now:
+            return False
+        owned: set[TaskId] = set()
+        for worker in world.workers:
+            if not worker.is_alive:
+                continue
+            if worker.is_held_up or worker.book.is_stopping:
+                return False
+            for task, host in worker.hosts.items():
+                if host.giving or not worker.is_sure_of(host) or task in owned:
+                    return False
+                owned.add(task)
+        return len(owned) == world.deployment.n_tasks
+
+    def has_read_inputs(self) -> bool:
+        """Whether every input is read to its end by the owner of its ingest."""
+        owners = self._owners()
+        for task, spec in self._world.deployment.ingests():
+            host = owners.get(task)
+            log = self._world.broker.log(spec.in_topic, task.partition)
+            if host is None or host.tenant.reading.offset(spec.in_topic) < log.end:
+                return False
+        return True
+
+    def unrest(self) -> str:
+        """Why the world is not at rest, "" when it is."""
+        world = self._world
+        for worker in world.workers:
+            if worker.is_alive and worker.is_held_up:
+                return f"{worker.name} is held up"
+        for worker in world.workers:
+            for host in worker.hosts.values():
+                why = host.unrest()
+                if why:
+                    return f"{host} {why}"
+        owners = self._owners()
+        for task in world.deployment.tasks():
+            if task not in owners:
+                return f"{short(task)} has no owner"
+            why = self._hoard(owners[task])
+            if why:
+                return f"{short(task)} {why}"
+        return ""
+
+    def _owners(self) -> dict[TaskId, Host]:
+        """Who runs each task by the store's word: a zombie's host is not it."""
+        found = {}
+        for worker in self._world.workers:
+            for task, host in worker.hosts.items():
+                key = f"snn:{{p{task.partition}}}:task:{task}"
+                tokens = self._world.store.command("HMGET", key, "token")
+                if worker.is_alive and tokens == [host.tenancy.token.encode()]:
+                    found[task] = host
+        return found
+
+    def _hoard(self, host: Host) -> str:
+        """What it keeps of ended streams, here or in the store, beyond intervals."""
+        partition, tenant = host.task.partition, host.tenant
+        logs = [log for (_, p), log in self._world.inputs.items() if p == partition]
+        streams = [s for log in logs for s in log.streams.values()]
+        n_open = sum(not s.closed for s in streams)
+        n_kept = self._n_stored(host.task)
+        if tenant.n_streams > 2 * n_open:
+            return f"remembers {tenant.n_streams} streams"
+        is_ingest = isinstance(tenant, Ingest)
+        if not self._world.faults.store_forgot and n_kept > 2 * n_open + is_ingest:
+            return f"has {n_kept} streams in the store"
+        if isinstance(tenant, Ingest):
+            if not n_open and (tenant._flight or tenant._queued):
+                return "counts bytes in flight that are not"
+        elif isinstance(tenant, Task):
+            for place in tenant._places.values():
+                if len(place.ended) > len(streams):
+                    return f"has {len(place.ended)} intervals"
+        return ""
+
+    def _n_stored(self, task: TaskId) -> int:
+        key = f"snn:{{p{task.partition}}}:streams:{task}"
+        fields = self._world.store.command("HGETALL", key)
+        return len(fields) // 2  # type: ignore[arg-type]
