@@ -36,7 +36,9 @@ __all__ = [
     "RecordError",
     "Route",
     "encode_record",
+    "parse_line",
     "parse_record",
+    "parse_value",
     "record_key",
 ]
 
@@ -143,9 +145,39 @@ def parse_record(key: bytes | None, value: bytes | None, partition: int, offset:
     A request without an id is named ``<partition>-<offset>``, so `partition` and `offset` must be
     those of the record itself, also in a replay.
     """
+    return parse_value(key, value, f"{partition}-{offset}")
+
+
+def parse_value(key: bytes | None, value: bytes | None, unnamed: str) -> Record:
+    """The same outside of Kafka, where a request without an id is named `unnamed`."""
     if not value:
         raise RecordError("The record has no value; a stream is ended by a record with `end`.")
-    content = _from_json(value) if value[:1] == b"{" else _from_msgpack(value)
+    if value[:1] == b"{":
+        return _record(_from_json(value), key, unnamed, "data")
+    return _record(_from_msgpack(value), key, unnamed)
+
+
+def parse_line(line: bytes, unnamed: str) -> Data:
+    """What a line of JSON says: a JSON record, with the stream's name as `stream` for a key.
+
+    A request without an id is named `unnamed`. Raises RecordError with what was legal.
+    """
+    if line[:1] != b"{":
+        raise RecordError("The line is not a JSON object; legal is {...}.")
+    content = _from_json(line)
+    if content["k"] != "data":
+        raise RecordError(f"The line has kind {_shown(content['k'])}; legal is data.")
+    key: bytes | None = None
+    if "stream" in content:
+        key = _text(1, NAME_BYTES)(content.pop("stream"), "stream").encode()
+    record = _record(content, key, unnamed, "data", "stream")
+    if not isinstance(record, Data):
+        raise RecordError("The line is not what a stream says.")
+    return record
+
+
+def _record(content: dict[str, Any], key: bytes | None, unnamed: str, *json_only: str) -> Record:
+    """The record of these fields; `json_only` are legal names that its kind does not list."""
     version, kind = content.pop("v", None), content.pop("k", None)
     if type(version) is not int or version != VERSION:
         raise RecordError(f"The record has version {_shown(version)}; legal is {VERSION}.")
@@ -153,14 +185,14 @@ def parse_record(key: bytes | None, value: bytes | None, partition: int, offset:
         raise RecordError(f"The record has kind {_shown(kind)}; legal are {', '.join(_FIELDS)}.")
     unknown = sorted(set(content) - set(_FIELDS[kind]))
     if unknown:
-        legal = [name for name in _FIELDS[kind] if value[:1] != b"{" or name not in _NATIVE]
+        legal = [name for name in _FIELDS[kind] if not json_only or name not in _NATIVE]
         if len(legal) < len(_FIELDS[kind]):
-            legal.append("data")
+            legal += json_only
         raise RecordError(
             f"The record has a field {_shown(unknown[0])}; legal are {', '.join(legal)}."
         )
     checked = {name: _FIELDS[kind][name](value, name) for name, value in content.items()}
-    return _PARSERS[kind](checked, key, f"{partition}-{offset}")
+    return _PARSERS[kind](checked, key, unnamed)
 
 
 def _from_json(value: bytes) -> dict[str, Any]:

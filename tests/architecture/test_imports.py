@@ -52,9 +52,7 @@ def test_both_contracts_name_the_same_modules_as_shell() -> None:
         line.split(" ->")[0].removesuffix(".**") for line in _contract("pure")["ignore_imports"]
     }
     protected = set(_contract("shell")["protected_modules"])
-    # Nothing may import these, or nothing does; they need no protection.
-    assert ignored - protected <= {"router.monitor"}
-    assert protected <= ignored
+    assert protected == ignored
     assert set(_contract("shell")["allowed_importers"]) <= ignored | {"loadtest"}
 
 
