@@ -66,7 +66,7 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = RedisStore.connect(settings.redis, timeout=settings.store_timeout_s)
+        self._store = RedisStore.of(settings)
         self._task: asyncio.Task[None] | None = None
         self.recoveries: dict[tuple[TaskId, float], Recovery] = {}
         self._counts: dict[str, Counter[str]] = {}

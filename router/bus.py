@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from router.security import kafka_options
 from router.settings import Settings
 from topologies.errors import SpikeRouterError
 
@@ -46,8 +47,9 @@ class Bus:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        kafka = kafka_options(settings)
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=settings.kafka,
+            **kafka,
             acks="all",
             enable_idempotence=True,
             linger_ms=0,
@@ -57,7 +59,7 @@ class Bus:
             metadata_max_age_ms=_METADATA_MS,
         )
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka,
+            **kafka,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",

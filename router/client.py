@@ -17,7 +17,7 @@ number. Other records are never sent twice; their failure is raised.
 import asyncio
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Final, NamedTuple, Self
@@ -35,6 +35,7 @@ from aiokafka.errors import (
 from router import deadletter
 from router.records import Data, Record, encode_record, record_key
 from router.results import Emission, Result, ResultTable, Stream
+from router.security import kafka_options
 from router.settings import Settings
 from router.topics import DEAD_LETTER, in_topic, out_topic
 from router.wire import WireError, decode_frame
@@ -205,10 +206,11 @@ class Publisher:
         send_timeout_s: float = 10.0,
         max_in_flight: int = 20_000,
         max_in_flight_bytes: int = 16 * 1024 * 1024,
+        security: Mapping[str, Any] | None = None,
     ) -> None:
         self.n_partitions = n_partitions
         self.tally = PublisherTally()
-        self._bootstrap = bootstrap
+        self._kafka = {"bootstrap_servers": bootstrap, **(security or {})}
         self._max_record_bytes = max_record_bytes
         self._send_timeout_s = send_timeout_s
         self._max_in_flight = max_in_flight
@@ -230,6 +232,7 @@ class Publisher:
             settings.partitions,
             max_record_bytes=settings.max_record_bytes,
             send_timeout_s=settings.send_timeout_s,
+            security=kafka_options(settings),
         )
 
     def counters(self) -> dict[str, int]:
@@ -431,7 +434,7 @@ class Publisher:
     async def _connect(self) -> AIOKafkaProducer:
         """A producer that has reached the broker; raises KafkaError."""
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **self._kafka,
             acks="all",
             enable_idempotence=True,
             max_batch_size=_BATCH_BYTES + 1024,
@@ -529,6 +532,7 @@ class ResultReader:
         max_bytes: int = 64 * 1024 * 1024,
         keep_s: float | None = None,
         start_timeout_s: float = 10.0,
+        security: Mapping[str, Any] | None = None,
     ) -> None:
         self.n_partitions = n_partitions
         self.table = ResultTable(
@@ -537,6 +541,7 @@ class ResultReader:
         self._networks = tuple(networks)
         self._options: dict[str, Any] = {
             "bootstrap_servers": bootstrap,
+            **(security or {}),
             "group_id": None,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
@@ -564,6 +569,7 @@ class ResultReader:
         given: dict[str, Any] = {
             "fetch_max_wait_ms": settings.fetch_max_wait_ms,
             "fetch_max_bytes": settings.fetch_max_bytes,
+            "security": kafka_options(settings),
             **options,
         }
         return cls(settings.kafka, settings.partitions, **given)

@@ -49,7 +49,7 @@ async def deploy(
     ]
     n_partitions = settings.partitions if partitions is None else partitions
     async with (
-        RedisStore.connect(settings.redis, timeout=settings.store_timeout_s) as store,
+        RedisStore.of(settings) as store,
         Bus(settings) as bus,
     ):
         return await deploy_compiled(settings, store, bus, compiled, n_partitions)

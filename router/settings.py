@@ -5,9 +5,10 @@ unbounded (in an environment variable: `none`). Defaults suit one machine.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from topologies.errors import SpikeRouterError
@@ -18,6 +19,8 @@ __all__ = ["EMBEDDED_PARTITIONS", "EMBEDDED_RETENTION_BYTES", "Settings", "Setti
 EMBEDDED_RETENTION_BYTES = 5 * 1024 * 1024
 EMBEDDED_PARTITIONS = 4
 _EMBEDDED_FETCH_MAX_WAIT_MS = 2
+_MIB = 1024 * 1024
+_DAY_MS = 24 * 60 * 60 * 1000
 
 
 class SettingsError(SpikeRouterError, ValueError):
@@ -41,6 +44,56 @@ class Settings(BaseSettings):
         pattern=r"^(redis|rediss|unix)://",
         description="URL of the Redis or Valkey server that keeps leases and checkpoints.",
     )
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        description="How Kafka is spoken to: SSL encrypts, SASL asks for a user's name.",
+    )
+    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="How the user is proven to Kafka, with SASL."
+    )
+    kafka_username: str = Field(default="", description="The user's name, with SASL.")
+    kafka_password: SecretStr = Field(
+        default=SecretStr(""), description="The user's password, with SASL."
+    )
+    kafka_ca: Path | None = Field(
+        default=None,
+        description="PEM file of who has signed Kafka's certificate; none: the system's own list.",
+    )
+    kafka_certificate: Path | None = Field(
+        default=None, description="PEM file of this client's certificate, if Kafka asks for one."
+    )
+    kafka_key: Path | None = Field(default=None, description="PEM file of that certificate's key.")
+    redis_username: str = Field(
+        default="", description="Redis user; empty: the default one, or that of the URL."
+    )
+    redis_password: SecretStr = Field(
+        default=SecretStr(""), description="Redis password; empty: none, or that of the URL."
+    )
+    redis_ca: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file of who has signed the certificate of a rediss:// server; none: the system's "
+            "own list."
+        ),
+    )
+    redis_certificate: Path | None = Field(
+        default=None, description="PEM file of this client's certificate, if Redis asks for one."
+    )
+    redis_key: Path | None = Field(default=None, description="PEM file of that certificate's key.")
+    replication: int | None = Field(
+        default=None,
+        ge=1,
+        le=32_767,
+        description="Copies of each record on a real Kafka; none: three, or one on each broker.",
+    )
+    min_insync: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "Copies that must be written before a record is acknowledged; none: all but one, at "
+            "least one."
+        ),
+    )
     partitions: int = Field(
         default=4,
         ge=1,
@@ -61,9 +114,17 @@ class Settings(BaseSettings):
         description="Most bytes of one partition in one fetch reply.",
     )
     retention_bytes: int | None = Field(
-        default=EMBEDDED_RETENTION_BYTES,
-        ge=1024 * 1024,
-        description="Bytes of a partition that the broker keeps at least; none if unbounded.",
+        default=256 * _MIB,
+        ge=_MIB,
+        description=(
+            "Bytes of a partition that the broker keeps at least; none if unbounded. Topics on a "
+            "real Kafka are made so; the embedded broker keeps 5 MiB whatever is said here."
+        ),
+    )
+    retention_ms: int | None = Field(
+        default=7 * _DAY_MS,
+        ge=60_000,
+        description="Time in ms that a real Kafka keeps a record; none if unbounded.",
     )
     max_record_bytes: int = Field(
         default=900_000,
@@ -173,6 +234,25 @@ class Settings(BaseSettings):
         return value.upper() if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _security_is_complete(self) -> Self:
+        if self.kafka_security.startswith("SASL") and not self.kafka_username:
+            raise ValueError(f"kafka_security {self.kafka_security} needs a kafka_username")
+        for server in ("kafka", "redis"):
+            certificate, key = (getattr(self, f"{server}_{n}") for n in ("certificate", "key"))
+            if (certificate is None) != (key is None):
+                raise ValueError(
+                    f"{server}_certificate and {server}_key belong together: give both"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_fit(self) -> Self:
+        copies, in_sync = self.replication, self.min_insync
+        if copies is not None and in_sync is not None and in_sync > copies:
+            raise ValueError(f"min_insync {in_sync} is more than replication {copies}")
+        return self
+
+    @model_validator(mode="after")
     def _limits_fit_retention(self) -> Self:
         """Protocol rule 19: 2 * (U + B) stays below what the broker retains."""
         in_flight = 2 * (self.uncommitted_bytes + self.unconfirmed_bytes)
@@ -224,12 +304,14 @@ class Settings(BaseSettings):
 def _as_text(value: object) -> str:
     if value is None:
         return "none"
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _sentence(error: ValidationError) -> str:
     faults = [
-        f"{'.'.join(map(str, fault['loc'])) or 'together'} = {fault['input']!r}: {fault['msg']}"
+        f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}"
         if fault["loc"]
         else fault["msg"]
         for fault in error.errors()

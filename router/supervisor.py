@@ -126,7 +126,7 @@ def gateway_command(settings: Settings) -> tuple[str, ...]:
 
 async def read_status(settings: Settings) -> StatusRows:
     """What the store knows of all partitions. Raises `StoreUnavailable`."""
-    async with RedisStore.connect(settings.redis, timeout=settings.store_timeout_s) as store:
+    async with RedisStore.of(settings) as store:
         return status_rows([await store.status(p) for p in range(settings.partitions)])
 
 

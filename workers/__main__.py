@@ -19,7 +19,7 @@ from workers.host import Host
 
 async def _serve(settings: Settings, alone: TaskId | None) -> None:
     async with (
-        RedisStore.connect(settings.redis, timeout=settings.store_timeout_s) as store,
+        RedisStore.of(settings) as store,
         Bus(settings) as bus,
     ):
         host = Host(settings, store, bus, alone)

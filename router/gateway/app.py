@@ -86,9 +86,7 @@ def _lifespan(settings: Settings, given: Services | None, metrics: Metrics) -> L
 
 
 async def _open(settings: Settings, stack: AsyncExitStack) -> Services:
-    store = await stack.enter_async_context(
-        RedisStore.connect(settings.redis, timeout=settings.store_timeout_s)
-    )
+    store = await stack.enter_async_context(RedisStore.of(settings))
     reader = ResultReader.of(settings, lookback=_LOOKBACK, keep_s=settings.results_keep_s)
     return Services(
         publisher=await stack.enter_async_context(Publisher.of(settings)),

@@ -5,7 +5,7 @@ outcome is unknown raises `StoreUnavailable`, and the protocol knows what to do 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from types import TracebackType
@@ -16,6 +16,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from router.security import redis_options
+from router.settings import Settings
 from router.store import calls
 from router.store.calls import BlobWrite, Call, Query, Reply, StoredCheckpoint, TaskId
 from router.store.errors import StoreReplyError, StoreUnavailable
@@ -77,12 +79,28 @@ class RedisStore:
         self._timeout = timeout
 
     @classmethod
-    def connect(cls, url: str, *, timeout: float = 2.0) -> Self:
-        """A store at `redis://host:port/db`; connects when it is first used."""
+    def connect(
+        cls, url: str, *, timeout: float = 2.0, security: Mapping[str, Any] | None = None
+    ) -> Self:
+        """A store at `redis://host:port/db`; connects when it is first used.
+
+        `security` are more arguments of `redis.asyncio.Redis.from_url`.
+        """
         client = Redis.from_url(
-            url, decode_responses=False, retry=Retry(NoBackoff(), 0), socket_connect_timeout=timeout
+            url,
+            decode_responses=False,
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=timeout,
+            **(security or {}),
         )
         return cls(client, timeout=timeout)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The store that these settings describe; raises SettingsError for unusable files."""
+        return cls.connect(
+            settings.redis, timeout=settings.store_timeout_s, security=redis_options(settings)
+        )
 
     async def __aenter__(self) -> Self:
         return self
