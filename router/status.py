@@ -1,9 +1,11 @@
 """What `spikerouter status` shows, from what the store knows. Pure."""
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
-from router.store.calls import Info, StatusReply, TaskId, TaskStatus
+from router.store.calls import Info, StatusReply, TaskId, TaskStatus, WorkerInfo
 
 __all__ = ["StatusRows", "TaskRow", "WorkerRow", "status_rows", "task_detail"]
 
@@ -46,6 +48,8 @@ class StatusRows:
 
     workers: tuple[WorkerRow, ...]
     tasks: tuple[TaskRow, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What the workers have counted since each began, such as `late_events_total`; added up."""
 
     @property
     def ready(self) -> bool:
@@ -58,6 +62,7 @@ class StatusRows:
             "ready": self.ready,
             "workers": [asdict(row) for row in self.workers],
             "tasks": [asdict(row) for row in self.tasks],
+            "counts": dict(self.counts),
         }
 
     def tables(self) -> Mapping[str, Sequence[tuple[str, ...]]]:
@@ -70,6 +75,10 @@ class StatusRows:
             "Tasks": [
                 _TASK_HEADS,
                 *(_task_cells(row) for row in self.tasks),
+            ],
+            "Counts": [
+                ("what", "since the workers began"),
+                *((name, str(count)) for name, count in self.counts.items()),
             ],
         }
 
@@ -104,7 +113,17 @@ def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
         tasks=tuple(
             sorted((_task_row(task, details) for task, details in tasks), key=lambda row: row.task)
         ),
+        counts=_counts(infos.values()),
     )
+
+
+def _counts(infos: Iterable[WorkerInfo]) -> dict[str, int]:
+    """The counts of all workers, by name; each tells its own as JSON."""
+    total: Counter[str] = Counter()
+    for info in infos:
+        told = info.details.get("counts")
+        total.update(json.loads(told) if isinstance(told, str) else {})
+    return dict(sorted(total.items()))
 
 
 def _details_of(task: TaskStatus, reply: StatusReply) -> Mapping[str, Info]:

@@ -113,7 +113,9 @@ def test_status_of_an_empty_store_is_not_ready(
     with pytest.raises(SystemExit) as ended:
         main(["status", "--redis", redis_url, "--json"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out == '{"ready": false, "workers": [], "tasks": []}\n'
+    assert capsys.readouterr().out == (
+        '{"ready": false, "workers": [], "tasks": [], "counts": {}}\n'
+    )
 
 
 def test_worker_becomes_the_worker_process_with_its_settings(

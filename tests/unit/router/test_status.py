@@ -63,3 +63,14 @@ def test_the_table_shows_the_age_in_seconds_and_a_short_operator() -> None:
 def test_a_silent_worker_is_shown_as_such() -> None:
     rows = status_rows([_reply(0, _task(0), alive=False)]).tables()["Workers"]
     assert rows[1][:2] == ("w", "silent")
+
+
+def test_counts_of_workers_are_added_up_whatever_partitions_they_are_known_in() -> None:
+    def worker(name: str, counts: str) -> WorkerStatus:
+        return WorkerStatus(name, True, WorkerInfo(100, ("synaptic",), details={"counts": counts}))
+
+    one, two = worker("a", '{"late_events_total": 2}'), worker("b", '{"late_events_total": 3}')
+    replies = [StatusReply(partition, 1, 0, (one, two), ()) for partition in range(2)]
+    rows = status_rows(replies)
+    assert rows.as_json()["counts"] == {"late_events_total": 5}
+    assert rows.tables()["Counts"][1:] == [("late_events_total", "5")]
