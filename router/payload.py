@@ -36,6 +36,7 @@ __all__ = [
     "EMPTY",
     "MAX_CELLS",
     "PayloadError",
+    "check",
     "count_active",
     "pack",
     "pack_result",
@@ -190,6 +191,34 @@ def unpack(
         rows = [row for row, head in enumerate(heads) if head == kind]
         cells[rows] = _read([payloads[row] for row in rows], rows, kind, layout)
     return cells.reshape(shape)
+
+
+def check(payload: Bytes, n_steps: int, n: int, low: int, high: int) -> None:
+    """Raises PayloadError where `unpack([payload], ...)` does.
+
+    Spikes are judged without unpacking them, which is ten times faster for one payload.
+    """
+    layout = _layout(n_steps, n, low, high)
+    if not (layout.spikes and high and (_is_bitmap(payload, layout) or _is_list(payload, layout))):
+        unpack([payload], n_steps, n, low, high)
+
+
+def _is_bitmap(payload: Bytes, layout: _Layout) -> bool:
+    """Whether it is surely the canonical bitmap of some spikes."""
+    if len(payload) != layout.n_bitmap + 1 or payload[0] != layout.heads[2]:
+        return False
+    rest = layout.n_cells % 8
+    n_active = int.from_bytes(payload[1:], "little").bit_count()
+    return n_active > layout.most_listed and not (rest and payload[-1] >> rest)
+
+
+def _is_list(payload: Bytes, layout: _Layout) -> bool:
+    """Whether it is surely the canonical list of some spikes."""
+    count, rest = divmod(len(payload) - 1, layout.address_type.itemsize)
+    if rest or not 0 < count <= layout.most_listed or payload[0] != layout.heads[1]:
+        return False
+    cells = np.frombuffer(payload, layout.address_type, offset=1)
+    return bool(cells[-1] < layout.n_cells and (cells[1:] > cells[:-1]).all())
 
 
 def count_active(payload: Bytes) -> int:
