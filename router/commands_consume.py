@@ -192,7 +192,6 @@ class _TopicReader:
             legal = ", ".join(sorted(t for t in topics if t.startswith("snn."))) or "none"
             raise ConsumeCommandError(f"There is no topic {self._topic}; there are: {legal}.")
         first = TopicPartition(self._topic, 0)
-        self._consumer.assign([first])
         await self._consumer.beginning_offsets([first])
         numbers = sorted(self._consumer.partitions_for_topic(self._topic) or ())
         partition = self._wanted.partition

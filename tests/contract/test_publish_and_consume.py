@@ -1,0 +1,205 @@
+"""`spikerouter publish` and `spikerouter consume` on a real broker and a real store over TCP."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from router.cli import main
+from router.client import Publisher
+from router.deploy import deploy
+from router.payload import pack_result
+from router.record_files import MAGIC, pack_entry
+from router.records import Data
+from router.settings import Settings
+from router.topics import out_topic
+from router.wire import Batch, Frame, StreamId, encode_frame
+from topologies.compiler import compile_network
+from topologies.samples import dense_network
+
+FreshName = Callable[[str], str]
+Run = Callable[..., tuple[int, str, str]]
+STEPS = 4
+
+
+@pytest.fixture
+def run(kafka: str, redis_url: str, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command on these servers: its exit code, and what it wrote to both outputs."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--kafka", kafka, "--redis", redis_url])
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def network(kafka: str, redis_url: str, fresh_name: FreshName) -> str:
+    """The name of a network of events that is deployed on two partitions, without workers."""
+    name = fresh_name("net")
+    compiled = compile_network(dense_network((6, 5, 3), STEPS, name=name))
+    settings = Settings.load(partitions=2).on_embedded(kafka).changed(redis=redis_url)
+    asyncio.run(deploy(settings, [compiled]))
+    return name
+
+
+def shown(run: Run, source: str, *options: str) -> list[dict[str, Any]]:
+    """What consume shows of all that lies there."""
+    code, out, errors = run("consume", source, "--from-beginning", "--until-idle", "0", *options)
+    assert code == 0, errors
+    return [json.loads(line) for line in out.splitlines()]
+
+
+async def emit(kafka: str, network: str, *values: list[int]) -> None:
+    """What a readout's task sends, each twice as after a failover; to partition 1."""
+    async with Publisher(kafka, 2) as publisher:
+        for number, row in enumerate(values):
+            payload = pack_result(np.asarray([row], np.int32))
+            batch = Batch(
+                "b" * 32, StreamId(1, number), f"s{number}", (network,), 0, 0, 0, STEPS,
+                end=True, payload=payload,
+            )  # fmt: skip
+            frame = encode_frame(Frame("a" * 32, 0, [batch]))
+            for _ in range(2):
+                await (await publisher.send(out_topic(network), None, frame, 1))
+
+
+def test_lines_are_published_in_order_and_bad_ones_are_told(
+    run: Run, fresh_name: FreshName, tmp_path: Path
+) -> None:
+    name, file = fresh_name("in"), tmp_path / "lines.jsonl"
+    file.write_text(
+        '{"stream": "cam", "events": [[0, 3]], "until": 4}\n'
+        '{"stream": "cam", "evnts": []}\n'
+        '{"stream": "cam", "until": 8}\n'
+        '{"stream": "cam", "end": true}\n'
+    )
+    code, out, errors = run("publish", str(file), "--input", name)
+    assert code == 1
+    assert "3 records published" in out
+    assert "1 refused" in out
+    assert "line 2: The record has a field 'evnts'; legal are" in errors
+    records = [line["record"] for line in shown(run, f"snn.in.{name}")]
+    assert records == [
+        {"stream": "cam", "events": [[0, 3, 1]], "until": 4},
+        {"stream": "cam", "until": 8},
+        {"stream": "cam", "end": True},
+    ]
+
+
+def test_standard_input_may_be_a_native_file(kafka: str, run: Run, fresh_name: FreshName) -> None:
+    name = fresh_name("in")
+    records = [Data("cam", until=step) for step in range(1, 300)]
+    done = subprocess.run(
+        [sys.executable, "-m", "router.cli", "publish", "--input", name, "--kafka", kafka,
+         "--partition", "3", "--json"],
+        input=MAGIC + b"".join(map(pack_entry, records)),
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["records"] == len(records)
+    assert done.stderr == b""
+    told = shown(run, f"snn.in.{name}", "--partition", "3")
+    assert [line["record"]["until"] for line in told] == list(range(1, 300))
+
+
+def test_samples_are_published_as_requests_of_the_network(
+    run: Run, network: str, tmp_path: Path
+) -> None:
+    spikes = np.zeros((5, STEPS, 6), np.uint8)
+    spikes[:, 1, 2] = 1
+    save_file({"images": spikes, "labels": np.zeros(5)}, tmp_path / "samples.safetensors")
+    np.save(tmp_path / "samples.npy", spikes)
+    for file, prefix in (("samples.safetensors", "a"), ("samples.npy", "b")):
+        path = str(tmp_path / file)
+        code, out, errors = run("publish", path, "--network", network, "--prefix", prefix)
+        assert (code, errors) == (0, "")
+        assert "5 records published" in out
+    records = [line["record"] for line in shown(run, f"snn.in.{network}") if "record" in line]
+    names = [f"{prefix}-{index}" for prefix in "ab" for index in range(5)]
+    assert sorted(record["id"] for record in records) == names
+    assert {tuple(record["networks"]) for record in records} == {(network,)}
+    assert {(record["steps"], record["dtype"]) for record in records} == {(STEPS, "spikes")}
+
+
+def test_records_go_only_to_partitions_on_which_the_network_has_tasks(
+    run: Run, network: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_text("".join(f'{{"stream": "s{i}", "until": 4}}\n' for i in range(40)))
+    assert run("publish", str(file), "--network", network)[0] == 0
+    told = [line for line in shown(run, f"snn.in.{network}") if "record" in line]
+    assert {line["partition"] for line in told} == {0, 1}
+    code, _, errors = run("publish", str(file), "--network", network, "--partition", "2")
+    assert (code, errors) == (1, "--partition 2: legal are 0 to 1.\n")
+
+
+def test_results_are_shown_once_and_dropped_repeats_are_told(
+    run: Run, kafka: str, network: str
+) -> None:
+    asyncio.run(emit(kafka, network, [1, 5, 0], [7, 0, 0]))
+    code, out, errors = run("consume", network, "--from-beginning", "--until-idle", "0")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [(line["stream"], line["values"], line["class"]) for line in told] == [
+        ("s0", [1, 5, 0], 1),
+        ("s1", [7, 0, 0], 0),
+    ]
+    assert errors == f"2 repeats were dropped; snn.out.{network} has them.\n"
+    assert len(shown(run, f"snn.out.{network}")) == 4
+
+
+def test_count_and_offset_choose_what_is_read(run: Run, kafka: str, network: str) -> None:
+    asyncio.run(emit(kafka, network, [1, 0, 0], [2, 0, 0], [3, 0, 0]))
+    topic = f"snn.out.{network}"
+    assert [line["offset"] for line in shown(run, topic, "--count", "2")] == [0, 1]
+    code, out, _ = run("consume", topic, "--partition", "1", "--offset", "4", "--until-idle", "0")
+    assert code == 0
+    assert [json.loads(line)["values"] for line in out.splitlines()] == [[[3, 0, 0]]] * 2
+
+
+def test_without_from_beginning_only_what_comes_is_read(run: Run, kafka: str, network: str) -> None:
+    asyncio.run(emit(kafka, network, [1, 0, 0]))
+    assert run("consume", network, "--until-idle", "0") == (0, "", "")
+
+
+def test_a_topic_that_is_not_there_is_told_and_not_made(
+    run: Run, network: str, fresh_name: FreshName
+) -> None:
+    name = fresh_name("in")
+    for _ in range(2):
+        code, _, errors = run("consume", f"snn.in.{name}")
+        assert code == 1
+        assert f"There is no topic snn.in.{name}; there are:" in errors
+        assert f"snn.in.{network}" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["publish"], "Name a network with --network, or an input with --input."),
+        (["publish", "--input", "a/b"], "The name 'a/b' is not legal"),
+        (["publish", "--network", "nobody"], "No network 'nobody' is deployed; deployed are: none"),
+        (["publish", "nowhere.jsonl", "--input", "a"], "nowhere.jsonl cannot be read: No such"),
+        (["publish", "nowhere.npy", "--input", "a"], "nowhere.npy cannot be read"),
+        (["publish", "/", "--input", "a"], "/ cannot be read: Is a directory."),
+        (["consume", "nobody"], "No network 'nobody' is deployed"),
+        (["consume", "snn.nothing"], "'snn.nothing' is no topic of the system; legal are"),
+        (["consume", "snn.dead-letter", "--offset", "3"], "--offset needs --partition"),
+    ],
+)
+def test_what_is_not_legal_ends_in_a_sentence(
+    run: Run, arguments: list[str], sentence: str
+) -> None:
+    code, out, errors = run(*arguments)
+    assert (code, out) == (1, "")
+    assert sentence in errors
+    assert "Traceback" not in errors
