@@ -452,7 +452,7 @@ class Ingest:
         flow.pieces += pieces
         for event in events:
             insort(flow.events, event)
-        flow.known = known
+        said, flow.known = flow.known, known
         flow.end = data.end or data.request
         self._cut(flow)
         if flow.end:
@@ -460,7 +460,8 @@ class Ingest:
         self._settle(flow)
         if late:
             self.counts["late_events_total"] += late
-            reason = f"LateEvent: {late} events lie before step {flow.known}, which had been said"
+            what = "1 event lies" if late == 1 else f"{late} events lie"
+            reason = f"LateEvent: {what} before step {said}, up to which all had been said"
             self._letter(flow.name.encode(), -1, reason, flow.name, encode_record(data))
 
     def _content(self, flow: _Flow, data: Data) -> tuple[list[Piece], list[Event], int, int]:
