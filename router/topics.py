@@ -6,6 +6,7 @@ when it looks for colliding topic names, so two names that differ only there can
 """
 
 import re
+from functools import lru_cache
 from typing import ClassVar
 
 from topologies.errors import SpikeRouterError
@@ -30,6 +31,7 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 OPERATOR = re.compile(r"[0-9a-f]{32}")
 _KEY = re.compile(rb"([0-9a-f]{32})/(0|[1-9][0-9]{0,9})")
 _U32 = 2**32 - 1
+_made_once = lru_cache(maxsize=65_536)  # names are asked for with every batch
 
 
 class TopicError(SpikeRouterError, ValueError):
@@ -52,21 +54,25 @@ def check_operator(operator: str) -> str:
     return operator
 
 
+@_made_once
 def in_topic(name: str) -> str:
     """The topic with the records of one input."""
     return f"snn.in.{check_name(name)}"
 
 
+@_made_once
 def spikes_topic(operator: str) -> str:
     """The topic with the frames of one operator, shared by all networks that share it."""
     return f"snn.spikes.{check_operator(operator)}"
 
 
+@_made_once
 def out_topic(network: str) -> str:
     """The topic with the results of one network."""
     return f"snn.out.{check_name(network)}"
 
 
+@_made_once
 def group_key(operator: str, group: int) -> bytes:
     """The key of a frame: the synapse group that emitted it, ``<operator>/<group>`` in ASCII."""
     if not 0 <= group <= _U32:

@@ -5,6 +5,7 @@ Derived from the manifests of all deployed networks, purely, so that every worke
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from router.topics import in_topic, out_topic, spikes_topic
 from topologies.compiled import CompiledNetwork, Group, InputSpec, Node, ValueType
@@ -51,7 +52,7 @@ class TaskSpec:
     output: ValueType
     known_networks: frozenset[str]
 
-    @property
+    @cached_property
     def topics(self) -> tuple[str, ...]:
         sources = {s.operator for place in self.places for s in place.sources}
         return tuple(sorted(spikes_topic(operator) for operator in sources))
@@ -72,11 +73,11 @@ class IngestSpec:
     known_networks: frozenset[str]
     step_bytes: int
 
-    @property
+    @cached_property
     def in_topic(self) -> str:
         return in_topic(self.input.name)
 
-    @property
+    @cached_property
     def topics(self) -> tuple[str, ...]:
         return (self.in_topic, *(out_topic(n) for n in sorted(self.networks)))
 

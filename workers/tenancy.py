@@ -89,6 +89,8 @@ class Tenancy:
     def take_outputs(self) -> list[tuple[int, Output]]:
         """What is to be sent, each with the index to acknowledge it by."""
         outputs = self.tenant.take_outputs()
+        if not outputs:
+            return []
         first = self._n_taken
         self._n_taken += len(outputs)
         return list(enumerate(outputs, first))
@@ -113,6 +115,8 @@ class Tenancy:
 
     def is_caught_up(self) -> bool:
         """Whether everything that lay in the log at the claim has been read and applied."""
+        if not self._replay_to and not self.tenant.replaying:
+            return True
         reading = self.tenant.reading
         left = {t: end for t, end in self._replay_to.items() if reading.offset(t) < end}
         if left:

@@ -117,6 +117,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Turn queued batches into records: from here on they count as outputs (PROTOCOL 20)."""
+        if not self._batches:
+            return
         for topic, batches in self._batches.items():
             frame = Frame(self._operator, self._group, batches)
             for value in encode_frames(frame, self._frame_bytes):
@@ -125,6 +127,8 @@ class Outbox:
 
     def take(self) -> list[Output]:
         self.flush()
+        if not self._ready:
+            return []
         ready, self._ready = self._ready, []
         return ready
 

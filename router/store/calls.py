@@ -85,6 +85,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
 
 def prefix(partition: int) -> str:
     """What every key of this partition begins with."""
@@ -221,10 +223,13 @@ def commit(
     written = [change.field for change in changed]
     _distinct([*written, *deleted, *keep])
     for topic, at in positions.items():
-        _natural(f"Position {at.offset} of {topic!r}", at.offset)
+        if at.offset < 0:
+            raise _negative(f"Position {at.offset} of {topic!r}")
     for change in changed:
-        _natural(f"Cursor {change.cursor} of stream {change.field!r}", change.cursor)
-        _named(f"blob of stream {change.field!r}", change.blob)
+        if change.cursor < 0:
+            raise _negative(f"Cursor {change.cursor} of stream {change.field!r}")
+        if not change.blob:
+            _named(f"blob of stream {change.field!r}", "")
     if keep and not full:
         raise StoreCallError("`keep` is for full checkpoints; others leave the rest as it is.")
     args: list[Arg] = [str(task), token, number, int(full), format_version, head]
@@ -358,9 +363,8 @@ def _positive(what: str, value: int) -> None:
         raise StoreCallError(f"The {what} is {value}; it must be at least 1.")
 
 
-def _natural(what: str, value: int) -> None:
-    if value < 0:
-        raise StoreCallError(f"{what} is negative; it counts from 0.")
+def _negative(what: str) -> StoreCallError:
+    return StoreCallError(f"{what} is negative; it counts from 0.")
 
 
 def _named(what: str, value: str) -> None:
@@ -385,4 +389,4 @@ def _encode_info(info: WorkerInfo) -> str:
         "elsewhere": info.elsewhere,
         "details": dict(info.details),
     }
-    return json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return _to_json(record)

@@ -3,8 +3,8 @@
 -- Strict where the server is lenient: a number handed to a command is an error, and so is the use
 -- of a global variable. Replies of unordered types are sorted, so that a run can be replayed.
 --
--- Stored hashes and sets are never changed in place: each call copies what it writes to, once. So a
--- snapshot is a shallow copy, and the writes of the last calls can be taken back one by one.
+-- Each call that writes leaves a list of what was there before, key by key and field by field, so that
+-- the writes of the last calls can be taken back one by one.
 local error, ipairs, next, pairs, pcall, type, unpack, setmetatable, G =
   error, ipairs, next, pairs, pcall, type, unpack, setmetatable, _G
 local floor, min, huge, format, sort, remove =
@@ -27,10 +27,15 @@ local function sorted_keys(source)
   return keys
 end
 
+-- A value that later writes do not change.
+local function frozen(value)
+  return type(value) == 'string' and value or {kind = value.kind, fields = copy(value.fields)}
+end
+
 local function new(undo_depth)
   local data, expires = {}, {} -- key -> string or {kind, fields}; key -> ms, if it expires
-  local written, undo = {}, {} -- key -> what was there before this call; one such per call
-  local now, replid, call_number = 0, '', 0
+  local written, undo = {}, {} -- what was there before each write of this call; one such per call
+  local now, replid = 0, ''
   local soonest = huge -- when the next key expires, or earlier
   local fake, commands = {}, {}
 
@@ -46,9 +51,7 @@ local function new(undo_depth)
   end
 
   local function put(key, value, expiry)
-    if written[key] == nil then
-      written[key] = {data[key], expires[key]}
-    end
+    written[#written + 1] = {key, data[key], expires[key]}
     data[key], expires[key] = value, expiry
     soonest = min(soonest, expiry or soonest)
   end
@@ -74,15 +77,30 @@ local function new(undo_depth)
     return value and value.fields or {}
   end
 
-  -- Fields that may be written to: copied unless this call made them.
-  local function own(key, kind)
+  -- The fields of a key that is to be written to; it is there from now on.
+  local function made(key, kind)
     local value = find(key, kind)
-    if value and value.call == call_number then
-      return value.fields
+    if not value then
+      value = {kind = kind, fields = {}}
+      put(key, value, nil)
     end
-    local fields = value and copy(value.fields) or {}
-    put(key, {kind = kind, fields = fields, call = call_number}, value and expires[key])
-    return fields
+    return value.fields
+  end
+
+  local function write(fields, field, value)
+    written[#written + 1] = {fields, field, fields[field]}
+    fields[field] = value
+  end
+
+  local function revert(writes)
+    for i = #writes, 1, -1 do
+      local key, first, second = writes[i][1], writes[i][2], writes[i][3]
+      if type(key) == 'table' then
+        key[first] = second
+      else
+        data[key], expires[key] = first, second
+      end
+    end
   end
 
   local function check(value)
@@ -96,8 +114,8 @@ local function new(undo_depth)
     if fields_of(key, kind)[field] == nil then
       return 0
     end
-    local fields = own(key, kind)
-    fields[field] = nil
+    local fields = made(key, kind)
+    write(fields, field, nil)
     if next(fields) == nil then
       put(key, nil, nil)
     end
@@ -149,16 +167,17 @@ local function new(undo_depth)
   end
 
   function commands.HSET(key, ...)
-    local fields, added, pairs_ = own(key, 'hash'), 0, {...}
+    local pairs_, added = {...}, 0
     if #pairs_ == 0 or #pairs_ % 2 == 1 then
       error('wrong number of arguments for HSET', 0)
     end
+    local fields = made(key, 'hash')
     for i = 1, #pairs_, 2 do
       local field = check(pairs_[i])
       if fields[field] == nil then
         added = added + 1
       end
-      fields[field] = check(pairs_[i + 1])
+      write(fields, field, check(pairs_[i + 1]))
     end
     return added
   end
@@ -209,7 +228,7 @@ local function new(undo_depth)
     if fields_of(key, 'set')[check(member)] then
       return 0
     end
-    own(key, 'set')[member] = true
+    write(made(key, 'set'), member, true)
     return 1
   end
 
@@ -232,12 +251,12 @@ local function new(undo_depth)
   local server = {call = call}
 
   local function finish(ok, reply)
-    if next(written) ~= nil then
+    if written[1] ~= nil then
       undo[#undo + 1] = written
       if #undo > undo_depth then
         remove(undo, 1)
       end
-      written, call_number = {}, call_number + 1
+      written = {}
     end
     if not ok then
       error(reply, 0)
@@ -259,19 +278,24 @@ local function new(undo_depth)
   end
 
   function fake.snapshot()
-    return {data = copy(data), expires = copy(expires)}
+    local values = {}
+    for key, value in pairs(data) do
+      values[key] = frozen(value)
+    end
+    return {data = values, expires = copy(expires)}
   end
 
   function fake.restore(snapshot)
-    data, expires, undo, soonest = copy(snapshot.data), copy(snapshot.expires), {}, 0
+    data, expires, undo, soonest = {}, copy(snapshot.expires), {}, 0
+    for key, value in pairs(snapshot.data) do
+      data[key] = frozen(value)
+    end
   end
 
   function fake.lose_writes(count)
     local taken = min(count, #undo)
     for _ = 1, taken do
-      for key, before in pairs(remove(undo)) do
-        data[key], expires[key] = before[1], before[2]
-      end
+      revert(remove(undo))
     end
     soonest = 0
     return taken

@@ -55,6 +55,7 @@ class _Lua:
         self.new, self._unpack, self._size = boot[1], boot[2], boot[3]
         self._table = type(boot)
         self._scripts: dict[str, object] = {}
+        self.list: Callable[[Sequence[bytes]], object] = self._runtime.table_from
 
     def compiled(self, name: str) -> object:
         """The script as a function of `redis`, `KEYS` and `ARGV`."""
@@ -65,17 +66,13 @@ class _Lua:
             function = self._scripts[name] = self._runtime.execute(text.encode())
         return function
 
-    def list(self, items: Sequence[bytes]) -> object:
-        """A Lua list."""
-        table: object = self._runtime.table_from(items)
-        return table
-
     def value(self, reply: object) -> Reply:
         """A result as the client library would give it."""
         if isinstance(reply, bytes):
             return reply
         if isinstance(reply, self._table):
-            return [self.value(item) for item in self.items(reply)]
+            items = self.items(reply)
+            return [i if type(i) is bytes else self.value(i) for i in items]
         if reply is None or reply is False:
             return None
         if isinstance(reply, int | float):
@@ -140,8 +137,8 @@ class SimulatedStore:
     def run(self, call: Call[T]) -> T:
         """Run one script's text on the data; what it wrote before an error stays written."""
         lua = self._lua
-        keys = lua.list([_encoded(key) for key in call.keys])
-        args = lua.list([_encoded(arg) for arg in call.args])
+        keys = lua.list([key.encode() for key in call.keys])
+        args = lua.list([a if type(a) is bytes else str(a).encode() for a in call.args])
         return call.read(
             self._execute(call.script, self._run, lua.compiled(call.script), keys, args)
         )
@@ -152,8 +149,8 @@ class SimulatedStore:
 
     def write_blobs(self, writes: Sequence[BlobWrite]) -> None:
         """Write blobs that vanish unless a commit names them in time."""
-        for each in writes:
-            self.command("SET", each.key, each.data, "PX", each.ttl_ms)
+        for key, data, ttl_ms in writes:
+            self._execute("SET", self._command, b"SET", key.encode(), data, b"PX", ttl_ms)
 
     def load(self, task: TaskId) -> StoredCheckpoint | None:
         """The last checkpoint with both versions of every blob; None when there is none."""
@@ -197,11 +194,12 @@ class SimulatedStore:
         return found
 
     def _execute(self, what: str, function: Callable[..., object], *operands: object) -> Reply:
+        lua = self._lua
         try:
             reply = function(self._clock(), self.replid.encode(), *operands)
-        except self._lua.error as error:
+        except lua.error as error:
             raise StoreReplyError(f"The store refused {what!r}: {error}.") from error
-        return self._lua.value(reply)
+        return reply if type(reply) is bytes else lua.value(reply)
 
 
 def _rows(reply: Any) -> Sequence[Any]:

@@ -5,8 +5,7 @@ the rules of docs/protocol.md.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
@@ -139,8 +138,10 @@ class Call(Generic[T]):
 
     def read(self, reply: Reply) -> T:
         """The reply as a value; raises StoreReplyError for what no script writes."""
-        with _reading(self.script, reply):
+        try:
             return self.parse(reply)
+        except ValueError as error:
+            raise _unwritten(self.script, reply, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,10 @@ class Query(Generic[T]):
 
     def read(self, replies: Sequence[Reply]) -> T:
         """The replies as a value; raises StoreReplyError for what no script writes."""
-        with _reading("load", replies):
+        try:
             return self.parse(replies)
+        except ValueError as error:
+            raise _unwritten("load", replies, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,11 +308,7 @@ class StatusReply:
     tasks: tuple[TaskStatus, ...]
 
 
-@contextmanager
-def _reading(what: str, reply: Reply) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise StoreReplyError(
-            f"The store answered {what!r} with {reply!r}, which no version of it writes ({error})."
-        ) from error
+def _unwritten(what: str, reply: Reply, error: ValueError) -> StoreReplyError:
+    return StoreReplyError(
+        f"The store answered {what!r} with {reply!r}, which no version of it writes ({error})."
+    )

@@ -94,8 +94,14 @@ if alone ~= '' then
   return {'0', claimed, suspicious}
 end
 
+-- Whether a task is surely leased: most are, and then the rest of its record is not needed.
+local function leased(id)
+  local f = redis.call('HMGET', key('task', id), 'token', 'deadline', 'ttl')
+  return f[1] and f[1] ~= '' and pending(f[2], now, tonumber(f[3]))
+end
+
 for _, id in ipairs(sorted_tasks()) do
-  local task = not held[id] and read(id)
+  local task = not held[id] and not leased(id) and read(id)
   if task and suits(task) then
     if task.claims >= 2 then
       -- Rule 28: not into a process that runs other tasks. One caller at a time is told.
