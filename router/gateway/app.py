@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from router.admin import create_topics
 from router.client import Publisher, ResultReader, reachable
 from router.gateway import docs
 from router.gateway.errors import BadRequest, BodyTooLarge, NotReady, TooBusy, status_of
@@ -24,6 +25,7 @@ from router.gateway.networks import metadata
 from router.gateway.service import Gateway, Services
 from router.settings import Settings
 from router.store.redis import RedisStore
+from router.topics import DEAD_LETTER
 
 __all__ = ["create_app"]
 
@@ -87,9 +89,12 @@ def _lifespan(settings: Settings, given: Services | None, metrics: Metrics) -> L
 
 async def _open(settings: Settings, stack: AsyncExitStack) -> Services:
     store = await stack.enter_async_context(RedisStore.of(settings))
+    publisher = await stack.enter_async_context(Publisher.of(settings))
+    # The reader follows the dead letters, which nobody may have written yet.
+    await create_topics(settings, [DEAD_LETTER], settings.partitions)
     reader = ResultReader.of(settings, lookback=_LOOKBACK, keep_s=settings.results_keep_s)
     return Services(
-        publisher=await stack.enter_async_context(Publisher.of(settings)),
+        publisher=publisher,
         reader=await stack.enter_async_context(reader),
         store=store,
         kafka_answers=lambda: reachable(settings.kafka),

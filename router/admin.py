@@ -1,0 +1,113 @@
+"""Topics on a real Kafka: made with the right partitions, copies and retention before first use.
+
+A broker would make a topic when it is first asked for, with whatever it has for defaults; here that
+is right only on the embedded broker, which has no other way. Topics that exist are left alone.
+
+What each topic gets beside its numbers:
+
+- `cleanup.policy=delete`: never compacted (PROTOCOL 2), since a replay needs every record;
+- `message.timestamp.type=LogAppendTime`: the broker's clock decides what is too old, so a client
+  whose clock is wrong can neither lose input by it nor keep records for ever;
+- `unclean.leader.election.enable=false`: a copy that lacks acknowledged records never leads.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from router.security import kafka_options
+from router.settings import Settings
+from topologies.errors import SpikeRouterError
+
+__all__ = ["TopicsNotMade", "create_topics", "topic_config"]
+
+_COPIES: Final = 3
+_LARGEST_BATCH: Final = 1_048_588  # Kafka's own default of max.message.bytes
+_HEADROOM: Final = 100_000  # bytes of a batch beside its largest record
+_SMALLEST_SEGMENT: Final = 1024 * 1024
+_LARGEST_SEGMENT: Final = 1024 * 1024 * 1024
+_SEGMENTS: Final = 4  # whole segments are deleted: a fourth more than asked for is kept at most
+
+
+class TopicsNotMade(SpikeRouterError, RuntimeError):
+    """Kafka refused to make a topic, or did not answer."""
+
+    retryable = True
+
+
+async def create_topics(
+    settings: Settings, topics: Iterable[str], n_partitions: int
+) -> tuple[str, ...]:
+    """Make those topics that do not exist, and return their names. Raises `TopicsNotMade`."""
+    admin = AIOKafkaAdminClient(
+        **kafka_options(settings), request_timeout_ms=int(settings.send_timeout_s * 1000)
+    )
+    try:
+        await admin.start()
+        return await _create(admin, settings, topics, n_partitions)
+    except (KafkaError, TimeoutError) as error:
+        raise TopicsNotMade(
+            f"Kafka at {settings.kafka} did not make the topics: {error!r}. Check that it runs, and"
+            " that this user may describe the cluster and create topics."
+        ) from error
+    finally:
+        await admin.close()
+
+
+def topic_config(settings: Settings, copies: int) -> dict[str, str]:
+    """The configuration of a topic with so many copies, as Kafka names and writes it."""
+    keep_bytes, keep_ms = settings.retention_bytes, settings.retention_ms
+    in_sync = settings.min_insync or max(1, copies - 1)
+    if in_sync > copies:
+        raise TopicsNotMade(
+            f"SPIKEROUTER_MIN_INSYNC is {in_sync}, but a topic gets {copies} copies here: nothing"
+            " could ever be written. Set it lower, or use more brokers."
+        )
+    segment = _LARGEST_SEGMENT
+    if keep_bytes is not None:
+        segment = min(max(keep_bytes // _SEGMENTS, _SMALLEST_SEGMENT), _LARGEST_SEGMENT)
+    return {
+        "cleanup.policy": "delete",
+        "retention.bytes": "-1" if keep_bytes is None else str(keep_bytes),
+        "retention.ms": "-1" if keep_ms is None else str(keep_ms),
+        "segment.bytes": str(segment),
+        "max.message.bytes": str(max(_LARGEST_BATCH, settings.max_record_bytes + _HEADROOM)),
+        "min.insync.replicas": str(in_sync),
+        "message.timestamp.type": "LogAppendTime",
+        "unclean.leader.election.enable": "false",
+    }
+
+
+async def _create(
+    admin: AIOKafkaAdminClient, settings: Settings, topics: Iterable[str], n_partitions: int
+) -> tuple[str, ...]:
+    cluster = await admin.describe_cluster()
+    brokers = {broker["node_id"] for broker in cluster["brokers"]}
+    if cluster["controller_id"] not in brokers:  # the embedded broker: it has none
+        return ()
+    existing = set(await admin.list_topics())
+    copies = settings.replication or min(_COPIES, len(brokers))
+    config = topic_config(settings, copies)
+    wanted = [
+        NewTopic(name, n_partitions, copies, topic_configs=config)
+        for name in dict.fromkeys(topics)
+        if name not in existing
+    ]
+    if not wanted:
+        return ()
+    reply = await admin.create_topics(wanted)
+    _check(reply.topic_errors)
+    return tuple(topic.name for topic in wanted)
+
+
+def _check(errors: Iterable[Any]) -> None:
+    """Raise TopicsNotMade for the first error but that somebody else was quicker."""
+    for name, code, reason in errors:
+        kind = for_code(code)
+        if code and kind is not TopicAlreadyExistsError:
+            raise TopicsNotMade(
+                f"Kafka refused to make topic {name} ({kind.__name__}): {reason or 'no reason'}"
+                " Check SPIKEROUTER_REPLICATION, SPIKEROUTER_RETENTION_BYTES and the user's rights."
+            )
