@@ -9,13 +9,14 @@
 
 import asyncio
 import json
+import secrets
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -34,7 +35,7 @@ from router.client import Deadline, Publisher, ResultReader, partition_of, reque
 from router.deploy import deploy
 from router.settings import Settings
 from router.store.calls import TaskId
-from router.supervisor import Stack, StackOptions
+from router.supervisor import OWN_KAFKA, Stack, StackOptions
 from topologies.compiled import CompiledNetwork
 from topologies.compiler import compile_network
 from topologies.errors import SpikeRouterError
@@ -249,7 +250,7 @@ class _Display:
 
 
 async def _demo(
-    n_workers: int, n_windows: int, seconds: float, log: Console, verbose: bool
+    options: StackOptions, n_windows: int, seconds: float, log: Console, verbose: bool
 ) -> Report:
     began = time.monotonic()
     display = _Display(log)
@@ -260,7 +261,10 @@ async def _demo(
     expected = _expected(network, images, stream)
     display.say(f"undisturbed run in one process: SHA-256 {digest_of(expected)[:16]}...")
     settings = Settings.load(partitions=_PARTITIONS, log_level="INFO" if verbose else "WARNING")
-    options = StackOptions(networks=(network,), n_workers=n_workers, gateway=False)
+    options = replace(options, networks=(network,))
+    n_workers = options.n_workers
+    # Servers that others have used may remember the streams of an earlier run.
+    run = "" if options.kafka in (None, OWN_KAFKA) else f"{secrets.token_hex(4)}-"
 
     def line(name: str, text: str) -> None:
         if verbose:
@@ -277,13 +281,14 @@ async def _demo(
             owners = await observer.settled()
             display.say(f"served by {n_workers} worker processes: {_spread(owners)}")
             traffic = Traffic(
-                network, publisher, reader, images, stream, seconds, timeout_s=_TIMEOUT_S
-            )
+                network, publisher, reader, images, stream, seconds, prefix=run,
+                timeout_s=_TIMEOUT_S,
+            )  # fmt: skip
             with display.following(traffic):
                 kill, back = await _disturb(stack, observer, traffic, display)
             display.say(f"{len(traffic.outputs)} of {len(traffic.names)} streams have ended well")
             again = Traffic(
-                network, publisher, reader, images, stream, seconds, prefix="again-",
+                network, publisher, reader, images, stream, seconds, prefix=f"{run}again-",
                 timeout_s=_TIMEOUT_S,
             )  # fmt: skip
             redeployment = await _redeploy(
@@ -334,7 +339,8 @@ async def _redeploy(
 ) -> Redeployment:
     """The same kill, and then the whole network anew. What held state in memory has lost it.
 
-    The kill is taken as noticed at once, and the new broker and store are up already.
+    The kill is taken as noticed at once, and the new broker and store, embedded ones, are up
+    already.
     """
     async with Stack(
         Settings.load(partitions=_PARTITIONS, log_level=stack.settings.log_level),
@@ -406,11 +412,11 @@ def _report(
     redeployment: Redeployment,
     seconds: float,
 ) -> Report:
-    outputs = traffic.outputs
+    outputs = {traffic.plain_name(name): values for name, values in traffic.outputs.items()}
     right = sum(
         int(outputs[name][0].argmax()) == label
         for index, label in enumerate(labels)
-        if (name := traffic.image_name(index)) in outputs
+        if (name := traffic.plain_name(traffic.image_name(index))) in outputs
     )
     counts = observer.counts
     dropped = ("duplicates_dropped_total", "duplicate_requests_total", "duplicate_records_total")
@@ -441,12 +447,21 @@ def demo(
     workers: Annotated[int, typer.Option(min=3, help="Worker processes.")] = 4,
     windows: Annotated[int, typer.Option(min=50, help="Windows of the long stream.")] = 400,
     seconds: Annotated[float, typer.Option(min=1.0, help="How long input is sent.")] = 8.0,
+    kafka: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="A real Kafka; 'apache' starts one; else embedded."),
+    ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A real Redis; 'server' starts one; else embedded."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verbose: Annotated[bool, typer.Option(help="Print what the workers log.")] = False,
 ) -> None:
     """Serve the digits network, kill a worker, and compare every output bit."""
     log = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
-    report = run_to_report(_demo(workers, windows, seconds, log, verbose))
+    options = StackOptions(n_workers=workers, gateway=False, kafka=kafka, redis=redis)
+    report = run_to_report(_demo(options, windows, seconds, log, verbose))
     if as_json:
         print(json.dumps(report.as_json()))
     else:

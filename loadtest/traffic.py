@@ -62,6 +62,10 @@ class Traffic:
         """The name of a request."""
         return f"{self.prefix}image-{index:03d}"
 
+    def plain_name(self, name: str) -> str:
+        """A stream's name without the prefix."""
+        return name.removeprefix(self.prefix)
+
     @property
     def names(self) -> Sequence[str]:
         """The names of all streams there are to be."""

@@ -114,10 +114,12 @@ def up(
     workers: Annotated[int, typer.Option("--workers", "-n", min=0, help="Worker processes.")] = 3,
     partitions: Annotated[int | None, typer.Option(help="Partitions of every topic.")] = None,
     kafka: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="A real Kafka, not the embedded one.")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="A real Kafka; 'apache' starts one; else embedded."),
     ] = None,
     redis: Annotated[
-        str | None, typer.Option(metavar="URL", help="A real Redis, not the embedded store.")
+        str | None,
+        typer.Option(metavar="URL", help="A real Redis; 'server' starts one; else embedded."),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address the gateway listens on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the gateway; 0 takes any.")] = None,

@@ -2,12 +2,12 @@
 
 `Stack` starts in this order, and stops in the reverse one:
 
-1. the embedded broker and store, unless real ones are given;
+1. the broker and the store (embedded ones, or real ones of its own), unless others are given;
 2. deployment of the networks (topics, artifacts and task records exist before anyone asks);
 3. the gateway and the workers.
 
-A gateway or worker that dies is started again, at once and then more slowly. The loss of an
-embedded broker or store cannot be repaired here: `wait_failed` returns.
+A gateway or worker that dies is started again, at once and then more slowly. The loss of the
+stack's own broker or store is not repaired here: `wait_failed` returns.
 """
 
 import asyncio
@@ -24,7 +24,10 @@ from typing import Final, Self
 
 import httpx
 
+from router.apache import ApacheKafka
 from router.embedded import EmbeddedBroker, EmbeddedError, EmbeddedStore, command_line
+from router.processes import ServerError
+from router.redis_server import RedisServer
 from router.settings import Settings
 from router.status import StatusRows, status_rows
 from router.store.redis import RedisStore
@@ -32,6 +35,8 @@ from topologies.compiled import CompiledNetwork
 from topologies.errors import SpikeRouterError
 
 __all__ = [
+    "OWN_KAFKA",
+    "OWN_REDIS",
     "Child",
     "Stack",
     "StackError",
@@ -42,11 +47,13 @@ __all__ = [
     "worker_command",
 ]
 
+OWN_KAFKA: Final = "apache"
+OWN_REDIS: Final = "server"
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 10.0
 _STABLE_S: Final = 10.0  # a child that lived so long is restarted at once again
 _STOP_TIMEOUT_S: Final = 5.0
-_START_TIMEOUT_S: Final = 30.0
+_START_TIMEOUT_S: Final = 60.0  # three JVMs on a busy machine take a while
 _POLL_S: Final = 0.05
 _LONGEST_LINE: Final = 8192
 _KEPT_LINES: Final = 2000
@@ -63,9 +70,10 @@ class StackOptions:
     """What a stack consists of.
 
     `networks` are names from the zoo, files, or compiled networks. `kafka` and `redis` name real
-    servers; None starts embedded ones. `worker_settings` changes settings of single workers:
-    name -> setting -> value. With `restart` False a process that dies stays dead. `appendonly`
-    lets the embedded store write its log to disk.
+    servers; None starts embedded ones, `OWN_KAFKA` an Apache Kafka and `OWN_REDIS` a Redis with its
+    log on disk, both on this machine and for this stack alone. `worker_settings` changes settings
+    of single workers: name -> setting -> value. With `restart` False a process that dies stays
+    dead. `appendonly` lets the embedded store write its log to disk.
     """
 
     networks: Sequence[str | CompiledNetwork] = ()
@@ -149,8 +157,8 @@ class Stack:
         self.settings = settings
         self.options = options or StackOptions()
         self.lines: deque[tuple[str, str]] = deque(maxlen=_KEPT_LINES)
-        self.broker: EmbeddedBroker | None = None
-        self.store: EmbeddedStore | None = None
+        self.broker: EmbeddedBroker | ApacheKafka | None = None
+        self.store: EmbeddedStore | RedisServer | None = None
         self.gateway: Child | None = None
         self.workers: dict[str, Child] = {}
         self._log = log
@@ -215,11 +223,13 @@ class Stack:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         for server in (self.store, self.broker):
-            if server is not None:
+            if isinstance(server, ApacheKafka | RedisServer):
+                await server.close()
+            elif server is not None:
                 await asyncio.to_thread(server.stop)
 
     async def wait_failed(self) -> None:
-        """Return when an embedded server was lost, which ends the stack."""
+        """Return when a server of the stack's own was lost, which ends the stack."""
         await self._failed.wait()
 
     async def wait_ready(self, timeout: float = _START_TIMEOUT_S) -> None:
@@ -277,30 +287,44 @@ class Stack:
         return self.workers[name]
 
     async def _start_servers(self) -> None:
-        options, settings = self.options, self.settings
         try:
-            if options.kafka is None:
-                self.broker = EmbeddedBroker()
-                await asyncio.to_thread(self.broker.start)
-                settings = settings.on_embedded(self.broker.address)
-            else:
-                settings = settings.changed(kafka=options.kafka)
-            if options.redis is None:
-                self.store = EmbeddedStore(appendonly=options.appendonly)
-                await asyncio.to_thread(self.store.start)
-                settings = settings.changed(redis=self.store.url)
-            else:
-                settings = settings.changed(redis=options.redis)
-        except EmbeddedError as error:
+            self.settings = await self._start_broker(self.settings)
+            self.settings = await self._start_store(self.settings)
+        except (EmbeddedError, ServerError) as error:
             raise StackError(str(error)) from error
-        self.settings = settings
+
+    async def _start_broker(self, settings: Settings) -> Settings:
+        """Start the broker, unless there is one; the settings that name it."""
+        if self.options.kafka is None:
+            self.broker = broker = EmbeddedBroker()
+            await asyncio.to_thread(broker.start)
+            return settings.on_embedded(broker.address)
+        if self.options.kafka != OWN_KAFKA:
+            return settings.changed(kafka=self.options.kafka)
+        self.broker = kafka = ApacheKafka()
+        await kafka.start()
+        return settings.changed(kafka=kafka.bootstrap)
+
+    async def _start_store(self, settings: Settings) -> Settings:
+        """Start the store, unless there is one; the settings that name it."""
+        if self.options.redis is None:
+            self.store = store = EmbeddedStore(appendonly=self.options.appendonly)
+            await asyncio.to_thread(store.start)
+            return settings.changed(redis=store.url)
+        if self.options.redis != OWN_REDIS:
+            return settings.changed(redis=self.options.redis)
+        self.store = redis = RedisServer()
+        await redis.start()
+        return settings.changed(redis=redis.url)
 
     async def _watch_servers(self) -> None:
         servers = [server for server in (self.broker, self.store) if server is not None]
         while servers:
             for server in servers:
                 if not server.alive:
-                    self.log("up", f"The embedded {server.role} is gone; its data is lost.")
+                    self.log(
+                        "up", f"The stack's own {server.role} is gone; it is not started again."
+                    )
                     self._failed.set()
                     return
             await asyncio.sleep(10 * _POLL_S)
