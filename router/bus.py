@@ -13,11 +13,12 @@ from typing import Any, Final, NamedTuple, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from router.polling import Pace
 from router.security import kafka_options
 from router.settings import Settings
 from topologies.errors import SpikeRouterError
 
-__all__ = ["Bus", "BusError", "Place", "Polled"]
+__all__ = ["Bus", "BusError", "Place", "Polled", "set_fetch_wait"]
 
 _METADATA_MS: Final = 60_000
 _TOPIC_WAIT_S: Final = 10.0
@@ -68,6 +69,7 @@ class Bus:
             metadata_max_age_ms=_METADATA_MS,
         )
         self._assigned: set[TopicPartition] = set()
+        self._pace = Pace(settings.fetch_max_wait_ms)
 
     async def __aenter__(self) -> Self:
         """Connect; raises BusError when no broker answers, or none lets this user in."""
@@ -166,6 +168,17 @@ class Bus:
             await asyncio.sleep(timeout_ms / 1000)
             return Polled({}, ())
         try:
-            return Polled(await self._consumer.getmany(timeout_ms=timeout_ms), ())
+            records = await self._consumer.getmany(timeout_ms=timeout_ms)
         except OffsetOutOfRangeError as error:
             return Polled({}, tuple(Place(tp.topic, tp.partition) for tp in error.args[0]))
+        now = asyncio.get_running_loop().time()
+        set_fetch_wait(self._consumer, self._pace.wait_ms(now, bool(records)))
+        return Polled(records, ())
+
+
+def set_fetch_wait(consumer: AIOKafkaConsumer, wait_ms: int) -> None:
+    """How long the consumer's next fetches wait at the broker when there is nothing to read.
+
+    aiokafka asks for it once, when the consumer is made, and reads it at each fetch.
+    """
+    consumer._fetcher._fetch_max_wait_ms = wait_ms

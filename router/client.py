@@ -33,6 +33,8 @@ from aiokafka.errors import (
 )
 
 from router import deadletter
+from router.bus import set_fetch_wait
+from router.polling import Pace
 from router.records import Data, Record, encode_record, record_key
 from router.results import Emission, Result, ResultTable, Stream
 from router.security import kafka_options
@@ -550,6 +552,7 @@ class ResultReader:
             "max_partition_fetch_bytes": fetch_max_bytes,
         }
         self._lookback = lookback
+        self._pace = Pace(fetch_max_wait_ms)
         self._start_timeout_s = start_timeout_s
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -785,6 +788,8 @@ class ResultReader:
                     self._tally.read_errors += 1
                     await asyncio.sleep(_RETRY_S)
                 else:
+                    now = asyncio.get_running_loop().time()
+                    set_fetch_wait(consumer, self._pace.wait_ms(now, bool(fetched)))
                     for place, records in fetched.items():
                         self._next[place] = records[-1].offset + 1
                         for record in records:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from router.bus import Bus, BusError, Place
+from router.bus import Bus, BusError, Place, set_fetch_wait
 from router.settings import EMBEDDED_PARTITIONS, EMBEDDED_RETENTION_BYTES, Settings
 
 _REAL: Final = os.environ.get("SPIKEROUTER_TEST_KAFKA", "")
@@ -128,3 +128,22 @@ async def test_the_largest_record_of_the_settings_passes(
     bus.read({Place(topic, 0): 0})
     (record,) = await _poll(bus, 1)
     assert len(record.value) == settings.max_record_bytes
+
+
+async def test_next_fetches_wait_as_long_as_they_are_told(
+    bus: Bus, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.read({Place(topic, 0): 0})
+    consumer = bus._consumer
+    waits: list[int] = []
+
+    async def send(node: int, request: Any, **options: Any) -> Any:
+        waits.append(getattr(request, "_max_wait_ms", -1))
+        return await plain(node, request, **options)
+
+    plain = consumer._client.send
+    monkeypatch.setattr(consumer._client, "send", send)
+    set_fetch_wait(consumer, 7)
+    async with asyncio.timeout(_DEADLINE_S):
+        while 7 not in waits:
+            await consumer.getmany(timeout_ms=20)
