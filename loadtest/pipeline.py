@@ -16,7 +16,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Final
+from enum import StrEnum
+from importlib.util import find_spec
+from typing import Annotated, Any, Final, cast
 
 import numpy as np
 import typer
@@ -26,9 +28,10 @@ from rich.table import Table
 
 from router.client import Deadline, Publisher, ResultReader, request
 from router.deploy import deploy
+from router.loops import run
 from router.payload import pack
 from router.records import SPIKES, Data
-from router.settings import Settings
+from router.settings import Backend, Settings
 from router.supervisor import Stack, StackOptions
 from topologies.compiled import CompiledNetwork
 from topologies.compiler import compile_network
@@ -45,6 +48,15 @@ _N_HOPS: Final = 6
 _SEED: Final = 7
 _DEADLINE_S: Final = 30.0
 _NETWORK: Final = "dense"
+
+
+class BackendChoice(StrEnum):
+    """On what the workers compute."""
+
+    auto = "auto"
+    numba = "numba"
+    numpy = "numpy"
+    torch = "torch"
 
 
 @dataclass(frozen=True)
@@ -187,12 +199,16 @@ class _Client:
 
 
 async def _measure(
-    concurrencies: Sequence[int], rounds: int, seconds: float, console: Console
+    backend: Backend,
+    concurrencies: Sequence[int],
+    rounds: int,
+    seconds: float,
+    console: Console,
 ) -> list[Row]:
     network = compile_network(dense_network())
     layers = baseline_layers(network)
     expected = [run_baseline(layers, s) for s in _samples().astype(np.float32)]
-    settings = Settings.load(partitions=1)
+    settings = Settings.load(partitions=1, backend=backend)
     baseline = _Baseline()
     names = [f"worker-{i}" for i in range(1, 5)]
     try:
@@ -253,6 +269,9 @@ def _row(concurrency: int, rounds: Sequence[_Round], baseline: float) -> Row:
 
 
 def bench_pipeline(
+    backend: Annotated[
+        BackendChoice, typer.Option(help="Backend of the workers; auto: numba if it is installed.")
+    ] = BackendChoice.auto,
     concurrency: Annotated[
         list[int] | None, typer.Option(help="Requests at once; repeat the option for several.")
     ] = None,
@@ -262,8 +281,10 @@ def bench_pipeline(
 ) -> None:
     """Requests per second through four operators, against one NumPy process."""
     console = Console(stderr=True)
-    rows = asyncio.run(_measure(concurrency or [1, 16, 64, 256], rounds, seconds, console))
+    used = _backend(backend)
+    rows = run(_measure(used, concurrency or [1, 16, 64, 256], rounds, seconds, console))
     about: dict[str, Any] = {
+        "backend": used,
         "hops": _N_HOPS,
         "workers": 4,
         "steps": _N_STEPS,
@@ -274,13 +295,21 @@ def bench_pipeline(
     if as_json:
         print(json.dumps({"rows": [asdict(row) for row in rows], **about}))
     else:
-        Console().print(_table(rows))
+        Console().print(_table(rows, used))
     if any(row.wrong for row in rows):
         raise typer.Exit(1)
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(title=f"784-512-512-256-10, T = {_N_STEPS}, {_N_HOPS} hops, 4 workers")
+def _backend(choice: BackendChoice) -> Backend:
+    if choice is BackendChoice.auto:
+        return "numba" if find_spec("numba") else "numpy"
+    return cast(Backend, choice.value)
+
+
+def _table(rows: Sequence[Row], backend: Backend) -> Table:
+    table = Table(
+        title=f"784-512-512-256-10, T = {_N_STEPS}, {_N_HOPS} hops, 4 workers on {backend}"
+    )
     for heading in ("at once", "ratio", "requests/s", "NumPy alone/s", "p50 ms", "p99 ms", "wrong"):
         table.add_column(heading, justify="right")
     for r in rows:

@@ -12,22 +12,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from router.settings import Settings
+from router.settings import Backend, Settings
 from router.supervisor import Stack, StackOptions, read_status, worker_command
 from topologies.errors import SpikeRouterError
 
 __all__ = ["application", "main"]
 
 COMMANDS_GROUP: Final = "spikerouter.commands"
-
-Backend = Literal["numpy", "torch"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,14 +6,20 @@ unbounded (in an environment variable: `none`). Defaults suit one machine.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from topologies.errors import SpikeRouterError
 
-__all__ = ["EMBEDDED_PARTITIONS", "EMBEDDED_RETENTION_BYTES", "Settings", "SettingsError"]
+__all__ = [
+    "EMBEDDED_PARTITIONS",
+    "EMBEDDED_RETENTION_BYTES",
+    "Backend",
+    "Settings",
+    "SettingsError",
+]
 
 # The embedded broker keeps this much of each partition and gives each topic this many.
 EMBEDDED_RETENTION_BYTES = 5 * 1024 * 1024
@@ -21,6 +27,8 @@ EMBEDDED_PARTITIONS = 4
 _EMBEDDED_FETCH_MAX_WAIT_MS = 2
 _MIB = 1024 * 1024
 _DAY_MS = 24 * 60 * 60 * 1000
+
+Backend: TypeAlias = Literal["numpy", "numba", "torch"]
 
 
 class SettingsError(SpikeRouterError, ValueError):
@@ -201,9 +209,7 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._-]{0,100}$",
         description="Name of this worker, unique among live ones; empty: host name and process id.",
     )
-    backend: Literal["numpy", "torch"] = Field(
-        default="numpy", description="Backend on which this worker computes."
-    )
+    backend: Backend = Field(default="numpy", description="Backend on which this worker computes.")
     kinds: Annotated[tuple[Literal["ingest", "synaptic", "readout"], ...], NoDecode] = Field(
         default=("ingest", "synaptic", "readout"),
         description="Kinds of operator this worker hosts, separated by commas.",

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -11,6 +10,7 @@ import socket
 import sys
 
 from router.bus import Bus
+from router.loops import run
 from router.settings import Settings
 from router.store.calls import TaskId
 from router.store.redis import RedisStore
@@ -50,13 +50,9 @@ def main() -> None:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    asyncio.run(_serve(settings, alone))
+    run(_serve(settings, alone))
 
 
 if __name__ == "__main__":

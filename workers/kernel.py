@@ -115,6 +115,16 @@ def _numpy(operator: Operator, group: Group) -> Kernel:
     return NumpyKernel(operator, group)
 
 
+def _numba(operator: Operator, group: Group) -> Kernel:
+    try:
+        from workers.backends.numba import NumbaKernel
+    except ImportError as error:
+        raise KernelError(
+            "The backend numba needs Numba: install the extra `numba`, or use numpy."
+        ) from error
+    return NumbaKernel(operator, group)
+
+
 def _torch(operator: Operator, group: Group) -> Kernel:
     try:
         from workers.backends.torch import TorchKernel
@@ -128,5 +138,6 @@ def _torch(operator: Operator, group: Group) -> Kernel:
 BACKENDS: Mapping[str, Callable[[Operator, Group], Kernel]] = {
     "reference": _reference,
     "numpy": _numpy,
+    "numba": _numba,
     "torch": _torch,
 }

@@ -10,7 +10,7 @@ from topologies.stages.base import Array, Clock
 from workers.conformance import check, fingerprint
 from workers.kernel import ReferenceKernel, load_kernel
 
-BACKENDS = ["numpy", pytest.param("torch", marks=pytest.mark.torch)]
+BACKENDS = ["numpy", "numba", pytest.param("torch", marks=pytest.mark.torch)]
 Whole = Callable[[Operator], Group]
 
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from topologies.compiled import Group, Operator, Program
+from topologies.compiled import Group, Operator
 from topologies.stages.add import Add
 from topologies.stages.base import (
     Array,
@@ -38,20 +38,22 @@ from topologies.stages.neuron import If, Lif, Neuron
 from topologies.stages.pool import MaxPool, SumPool
 from topologies.stages.reshape import Reshape, Select
 
-__all__ = ["NumpyKernel"]
+__all__ = ["Advance", "NumpyKernel", "Op", "State", "neuron_op"]
 
 _FEW_ROWS = 128  # below it the transposed product wins, and silence is worth looking for
 _FEW_OUTPUTS = 64  # below it it does not
 _COLUMNS = 2**21  # values of an unfolded convolution at once: 8 MB
-_State: TypeAlias = tuple[Array, ...]
+State: TypeAlias = tuple[Array, ...]
+# All steps of a window: v (B, n), written to, i and s (T, B, n), s bool, written -> v.
+Advance: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
-class _Op(Protocol):
+class Op(Protocol):
     """One stage, time first: (T, B, *shape) each -> (T, B, *shape), and the new state."""
 
     def __call__(
-        self, inputs: Sequence[Array], state: _State, clock: Clock
-    ) -> tuple[Array | Emissions, _State]: ...
+        self, inputs: Sequence[Array], state: State, clock: Clock
+    ) -> tuple[Array | Emissions, State]: ...
 
 
 class NumpyKernel:
@@ -62,7 +64,7 @@ class NumpyKernel:
         self.operator = operator
         self.group = group
         self._program = operator.program.slice(group.lo, group.hi)
-        self._ops = [_plan(self._program, i) for i in range(len(self._program.stages))]
+        self._ops = [self._plan(i) for i in range(len(self._program.stages))]
         self._n_states = [len(spec) for spec in self._program.state_specs]
         self._edge = None if operator.kind == "readout" else edge_dtype(self._program.output)
 
@@ -70,13 +72,13 @@ class NumpyKernel:
         """See Kernel."""
         return self._program.state_spec()
 
-    def init_state(self, n: int) -> _State:
+    def init_state(self, n: int) -> State:
         """See Kernel."""
         return self._program.init_state(n)
 
     def step(
-        self, state: _State, inputs: Sequence[Array], clock: Clock
-    ) -> tuple[Array | Emissions, _State]:
+        self, state: State, inputs: Sequence[Array], clock: Clock
+    ) -> tuple[Array | Emissions, State]:
         """See Kernel."""
         ports = [
             array.swapaxes(0, 1).reshape(array.shape[1], array.shape[0], *port.shape)
@@ -95,6 +97,45 @@ class NumpyKernel:
             after.extend(new)
         return self._outward(values[-1]), tuple(after)
 
+    def _plan(self, index: int) -> Op:
+        """The operation of one stage of the program."""
+        program = self._program
+        stage, out_type = program.stages[index], program.types[index]
+        match stage:
+            case Linear():
+                return _linear(stage, self._unit(index))
+            case Conv2d():
+                return _conv(stage, out_type, self._unit(index))
+            case If() | Lif():
+                return neuron_op(stage, self._is_current(program.reads[index][0]), _advance(stage))
+            case SumPool():
+                return _sum_pool(stage, out_type)
+            case MaxPool():
+                return _max_pool(stage, out_type)
+            case Add():
+                return _add(stage, _dtype_of(out_type.largest))
+            case Reshape() | Select():
+                return _swapped(stage)
+        return _streams_first(stage)
+
+    def _unit(self, index: int) -> int | None:
+        """The unit by which a product may scale its weights: when one neuron alone reads it."""
+        program = self._program
+        readers = [
+            reader
+            for reader, reads in zip(program.stages, program.reads, strict=True)
+            if index in reads
+        ]
+        product = isinstance(program.stages[index], Linear | Conv2d)
+        unit = program.types[index].unit
+        if product and len(readers) == 1 and isinstance(readers[0], Neuron) and 0 <= unit <= 60:
+            return unit
+        return None
+
+    def _is_current(self, source: int) -> bool:
+        """Whether what a neuron reads is its current already: a port (below 0) never is."""
+        return source >= 0 and self._unit(source) is not None
+
     def _outward(self, value: Array | Emissions) -> Array | Emissions:
         if isinstance(value, list):
             return value
@@ -102,45 +143,9 @@ class NumpyKernel:
         return np.ascontiguousarray(flat.swapaxes(0, 1), self._edge)
 
 
-def _plan(program: Program, index: int) -> _Op:
-    """The operation of one stage of a program."""
-    stage = program.stages[index]
-    match stage:
-        case Linear():
-            return _linear(stage, _scale(program, index))
-        case Conv2d():
-            return _conv(stage, program.types[index], _scale(program, index))
-        case If() | Lif():
-            source = program.reads[index][0]
-            return _neuron(stage, source >= 0 and _scale(program, source) is not None)
-        case SumPool():
-            return _sum_pool(stage, program.types[index])
-        case MaxPool():
-            return _max_pool(stage, program.types[index])
-        case Add():
-            return _add(stage, _dtype_of(program.types[index].largest))
-        case Reshape() | Select():
-            return _swapped(stage)
-    return _streams_first(stage)
-
-
 def _dtype_of(largest: int) -> np.dtype[Any]:
     """The float dtype in which integers up to `largest` are exact."""
     return np.dtype(np.float32 if largest < 2**24 else np.float64)
-
-
-def _scale(program: Program, index: int) -> int | None:
-    """The unit by which a product may scale its weights: when one neuron alone reads it."""
-    readers = [
-        reader
-        for reader, reads in zip(program.stages, program.reads, strict=True)
-        if index in reads
-    ]
-    product = isinstance(program.stages[index], Linear | Conv2d)
-    unit = program.types[index].unit
-    if product and len(readers) == 1 and isinstance(readers[0], Neuron) and 0 <= unit <= 60:
-        return unit
-    return None
 
 
 def _weights(stage: Linear | Conv2d, unit: int | None) -> tuple[Array, Array]:
@@ -152,12 +157,12 @@ def _weights(stage: Linear | Conv2d, unit: int | None) -> tuple[Array, Array]:
     return np.ascontiguousarray(weight, dtype), bias.astype(dtype)
 
 
-def _linear(stage: Linear, unit: int | None) -> _Op:
+def _linear(stage: Linear, unit: int | None) -> Op:
     weight, bias = _weights(stage, unit)
     columns = np.ascontiguousarray(weight.T)
     dtype = weight.dtype if unit is None else np.dtype(np.float32)
 
-    def op(inputs: Sequence[Array], state: _State, clock: Clock) -> tuple[Array, _State]:
+    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array, State]:
         (x,) = inputs
         sums = _product(x, weight, columns)
         out = np.empty((*x.shape[:2], len(weight)), dtype)
@@ -184,7 +189,7 @@ def _product(x: Array, weight: Array, columns: Array) -> Array:
     return sums
 
 
-def _conv(stage: Conv2d, out_type: ValueType, unit: int | None) -> _Op:
+def _conv(stage: Conv2d, out_type: ValueType, unit: int | None) -> Op:
     weight, bias = _weights(stage, unit)
     n_groups = stage.channel_groups
     parts = np.split(weight, n_groups)
@@ -192,7 +197,7 @@ def _conv(stage: Conv2d, out_type: ValueType, unit: int | None) -> _Op:
     n_out, height, width = out_type.shape
     per_row = stage.weight.shape[1] * prod(stage.weight.shape[2:]) * height * width
 
-    def op(inputs: Sequence[Array], state: _State, clock: Clock) -> tuple[Array, _State]:
+    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array, State]:
         (x,) = inputs
         rows = x.reshape(-1, *x.shape[2:])
         out = np.empty((len(rows), n_out, height * width), dtype)
@@ -248,10 +253,10 @@ def _taps(
     ]
 
 
-def _sum_pool(stage: SumPool, out_type: ValueType) -> _Op:
+def _sum_pool(stage: SumPool, out_type: ValueType) -> Op:
     dtype = _dtype_of(out_type.largest)
 
-    def op(inputs: Sequence[Array], state: _State, clock: Clock) -> tuple[Array, _State]:
+    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array, State]:
         taps = _taps(stage, inputs[0], out_type, 0, dtype)
         total = taps[0].copy()
         for tap in taps[1:]:
@@ -261,10 +266,10 @@ def _sum_pool(stage: SumPool, out_type: ValueType) -> _Op:
     return op
 
 
-def _max_pool(stage: MaxPool, out_type: ValueType) -> _Op:
+def _max_pool(stage: MaxPool, out_type: ValueType) -> Op:
     dtype = _dtype_of(out_type.largest)
 
-    def op(inputs: Sequence[Array], state: _State, clock: Clock) -> tuple[Array, _State]:
+    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array, State]:
         taps = _taps(stage, inputs[0], out_type, -np.inf, dtype)
         largest = taps[0].copy()
         for tap in taps[1:]:
@@ -274,10 +279,10 @@ def _max_pool(stage: MaxPool, out_type: ValueType) -> _Op:
     return op
 
 
-def _add(stage: Add, dtype: np.dtype[Any]) -> _Op:
+def _add(stage: Add, dtype: np.dtype[Any]) -> Op:
     lifts = [dtype.type(2.0**lift) for lift in stage.lifts]
 
-    def op(inputs: Sequence[Array], state: _State, clock: Clock) -> tuple[Array, _State]:
+    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array, State]:
         total = inputs[0].astype(dtype) * lifts[0]
         for x, lift in zip(inputs[1:], lifts[1:], strict=True):
             total += x.astype(dtype, copy=False) * lift
@@ -286,33 +291,29 @@ def _add(stage: Add, dtype: np.dtype[Any]) -> _Op:
     return op
 
 
-def _swapped(stage: Stage) -> _Op:
+def _swapped(stage: Stage) -> Op:
     """A stage that treats both leading axes alike: it is run as it is."""
 
-    def op(
-        inputs: Sequence[Array], state: _State, clock: Clock
-    ) -> tuple[Array | Emissions, _State]:
+    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array | Emissions, State]:
         return stage.run(inputs, state, clock)
 
     return op
 
 
-def _streams_first(stage: Stage) -> _Op:
+def _streams_first(stage: Stage) -> Op:
     """Any other stage: its own `run`, on streams first."""
 
-    def op(
-        inputs: Sequence[Array], state: _State, clock: Clock
-    ) -> tuple[Array | Emissions, _State]:
+    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array | Emissions, State]:
         value, after = stage.run([x.swapaxes(0, 1) for x in inputs], state, clock)
         return (value if isinstance(value, list) else value.swapaxes(0, 1)), after
 
     return op
 
 
-def _neuron(stage: If | Lif, is_current: bool) -> _Op:
-    advance = _advance(stage)
+def neuron_op(stage: If | Lif, is_current: bool, advance: Advance) -> Op:
+    """A neuron whose window is stepped by `advance`."""
 
-    def op(inputs: Sequence[Array], state: _State, clock: Clock) -> tuple[Array, _State]:
+    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array, State]:
         (x,) = inputs
         current = x if is_current else to_current(x, stage.unit)
         n_steps, n_streams = current.shape[:2]
@@ -325,11 +326,7 @@ def _neuron(stage: If | Lif, is_current: bool) -> _Op:
     return op
 
 
-_Advance: TypeAlias = Callable[[Array, Array, Array], Array]
-
-
-def _advance(stage: If | Lif) -> _Advance:
-    """All steps of a window: v (B, n), written to, i and s (T, B, n), s bool, written -> v."""
+def _advance(stage: If | Lif) -> Advance:
     charge, reset = _charge(stage), _reset(stage)
     if charge is None or reset is None:
         return _plain_advance(stage)
@@ -347,7 +344,7 @@ def _advance(stage: If | Lif) -> _Advance:
     return advance
 
 
-def _plain_advance(stage: If | Lif) -> _Advance:
+def _plain_advance(stage: If | Lif) -> Advance:
     def advance(v: Array, current: Array, spikes: Array) -> Array:
         for t, i in enumerate(current):
             spikes[t], v = stage.step(v, i)

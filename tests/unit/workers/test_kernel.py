@@ -39,7 +39,7 @@ def _clock(n: int) -> Clock:
 
 
 def test_unknown_backend_is_refused_with_the_known_ones(operator: Operator) -> None:
-    with pytest.raises(KernelError, match="'abacus': known are numpy, reference, torch"):
+    with pytest.raises(KernelError, match="'abacus': known are numba, numpy, reference, torch"):
         load_kernel(operator, Group(0, 0, 20), "abacus")
 
 
