@@ -37,6 +37,8 @@ def _processor(backend: str) -> dict[str, Any]:
     features = sorted(name for name, found in features_of.items() if found)
     pools = import_module("threadpoolctl").threadpool_info()
     blas = [pool["architecture"] for pool in pools if "architecture" in pool]
+    if backend == "numba":
+        return {"numba": import_module("numba.core.config").CPU_NAME}
     if backend != "torch":
         return {"numpy": features, "blas": blas}
     import torch

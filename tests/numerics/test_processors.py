@@ -21,15 +21,21 @@ from workers.kernel import ReferenceKernel
 
 SCRIPT = Path(__file__).parent / "print_fingerprints.py"
 ROOT = Path(__file__).parents[2]
-SETTINGS = ("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES")
+SETTINGS = (
+    "OPENBLAS_CORETYPE",
+    "ATEN_CPU_CAPABILITY",
+    "NPY_DISABLE_CPU_FEATURES",
+    "NUMBA_CPU_NAME",
+)
 UMATH = import_module("numpy._core._multiarray_umath")
 HAS_AVX2 = bool(UMATH.__cpu_features__.get("AVX2"))
 FEATURES = [name for name in UMATH.__cpu_dispatch__ if UMATH.__cpu_features__[name]]
 if platform.machine() in ("x86_64", "AMD64"):
     CORES = ["Prescott", "Nehalem", "Sandybridge", *(["Haswell", "Zen"] if HAS_AVX2 else [])]
     CAPABILITIES = ["default", *(["avx2"] if HAS_AVX2 else [])]
+    CPUS = ["x86-64", *(["haswell"] if HAS_AVX2 else [])]
 else:
-    CORES, CAPABILITIES = ["ARMV8"], ["default"]
+    CORES, CAPABILITIES, CPUS = ["ARMV8"], ["default"], ["generic"]
 
 
 @cache
@@ -76,6 +82,17 @@ def test_numpy_gives_the_same_bits_with_any_number_of_threads(
     wanted: dict[str, str], n_threads: str
 ) -> None:
     assert _run("numpy", ("OPENBLAS_NUM_THREADS", n_threads))["fingerprints"] == wanted
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_numba_gives_the_same_bits_when_compiled_for_another_processor(
+    wanted: dict[str, str], cpu: str, tmp_path: Path
+) -> None:
+    # Code that was compiled for this processor lies in the usual cache.
+    settings = ("NUMBA_CPU_NAME", cpu), ("NUMBA_CACHE_DIR", str(tmp_path))
+    found = _run("numba", *settings)
+    assert found["fingerprints"] == wanted
+    assert found["numba"] == cpu
 
 
 @pytest.mark.torch
