@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from topologies.layers import layer_class
 from topologies.model import (
     INPUT,
     Fault,
@@ -20,18 +21,13 @@ from topologies.stages.base import Array
 
 __all__ = ["needs_weights", "network_of"]
 
-_OPTIONAL = {"conv2d": ("bias",), "linear": ("bias",), "batch_norm": ("weight", "bias")}
-_NEEDED = {
-    "conv2d": ("weight",),
-    "linear": ("weight",),
-    "batch_norm": ("running_mean", "running_var"),
-}
 _COMMON = {"name", "kind", "from", "stage", "weights"}
+_NO_PARAMS = {"readout", "from", "labels"}
 
 
 def needs_weights(document: Mapping[str, Any]) -> bool:
     """Whether any layer reads the weights file."""
-    return any(layer["kind"] in _NEEDED for layer in document["layers"])
+    return any(layer_class(x["kind"]).needs or "weights" in x for x in document["layers"])
 
 
 def network_of(document: Mapping[str, Any], arrays: Mapping[str, Array]) -> Network:
@@ -61,16 +57,19 @@ def _missing(name: str, arrays: Mapping[str, Array]) -> str:
 def _arrays(
     entry: Mapping[str, Any], arrays: Mapping[str, Array]
 ) -> tuple[dict[str, FloatArray], list[str]]:
-    """(arrays of a layer, names in the file that are missing)."""
-    kind = entry["kind"]
-    if kind not in _NEEDED:
+    """(arrays of a layer, names in the file that are missing).
+
+    A kind whose arrays are all optional has some only if it says which: `weights`.
+    """
+    cls = layer_class(entry["kind"])
+    if not cls.needs and "weights" not in entry:
         return {}, []
     given = entry.get("weights", entry["name"])
     if isinstance(given, Mapping):
         keys, needed = dict(given), list(given.values())
     else:
-        keys = {name: f"{given}.{name}" for name in (*_NEEDED[kind], *_OPTIONAL[kind])}
-        needed = [keys[name] for name in _NEEDED[kind]]
+        keys = {name: f"{given}.{name}" for name in (*cls.needs, *cls.takes)}
+        needed = [keys[name] for name in cls.needs]
     found = {n: arrays[key].astype(np.float64) for n, key in keys.items() if key in arrays}
     return found, [key for key in needed if key not in arrays]
 
@@ -108,6 +107,6 @@ def _input(document: Mapping[str, Any]) -> Input:
 
 def _output(document: Mapping[str, Any], previous: str) -> Output:
     entry = document["output"]
-    params = {name: entry[name] for name in ("every", "decay") if name in entry}
+    params = {name: value for name, value in entry.items() if name not in _NO_PARAMS}
     labels = tuple(entry.get("labels", ()))
     return Output(entry["readout"], entry.get("from", previous), params, labels)

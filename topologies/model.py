@@ -12,11 +12,7 @@ import numpy.typing as npt
 from topologies.errors import SpikeRouterError
 
 __all__ = [
-    "ENCODERS",
     "INPUT",
-    "NEURONS",
-    "READOUTS",
-    "WEIGHTED",
     "Fault",
     "FloatArray",
     "Input",
@@ -30,10 +26,6 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 
 INPUT = "input"  # the name by which layers read the encoded input
-WEIGHTED = ("conv2d", "linear")
-NEURONS = ("lif", "if")
-READOUTS = ("count", "mean", "membrane")
-ENCODERS = ("direct", "rate", "latency", "events")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer. `arrays` are float64: weight, bias, and for batch norm its statistics.
+    """One layer. `arrays` are float64: weight, bias, statistics, constants with many values.
 
     `stage` names the service it belongs to at granularity `stage`; None: derived from the shapes.
     """
@@ -102,7 +94,7 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """The readout at the end: of layer `source`. `params` are the readout's own (every, decay)."""
+    """The readout at the end: of layer `source`. `params` are the readout's own."""
 
     readout: str
     source: str

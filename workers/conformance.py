@@ -208,8 +208,10 @@ def _states(kernel: Kernel, n: int) -> tuple[Array, ...]:
             rare = rng.choice(np.array(_RARE, np.float32), odd.shape)
             common = rng.normal(0, 0.6, odd.shape).astype(np.float32)
             odd[...] = np.where(rng.random(odd.shape) < 0.5, rare, common)
-        else:
+        elif array.dtype == np.int64:
             odd[...] = rng.integers(-100, 100, odd.shape)
+        else:  # what was sent or read in earlier steps: 0 and 1 are legal on every edge
+            odd[...] = rng.integers(0, 2, odd.shape)
     return state
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from topologies.compiled import Operator, Program
 from topologies.stages.base import Array, ValueType, to_current
-from topologies.stages.neuron import If, Lif, Neuron
+from topologies.stages.neuron import If, Lif, OneMembrane
 from workers.conformance import check
 from workers.kernel import ReferenceKernel, load_kernel
 
@@ -35,7 +35,7 @@ def currents() -> Array:
     return to_current(sums, UNIT)
 
 
-def assert_same_bits(neuron: Neuron, step: Step, currents: Array) -> None:
+def assert_same_bits(neuron: OneMembrane, step: Step, currents: Array) -> None:
     """Every spike and every membrane, by their bits; `step` is the library's."""
     import torch
 

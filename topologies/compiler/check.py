@@ -2,44 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from topologies.compiler.order import infer_shapes, layer_order, place_of
-from topologies.model import (
-    ENCODERS,
-    INPUT,
-    NEURONS,
-    READOUTS,
-    WEIGHTED,
-    Fault,
-    Input,
-    Layer,
-    Network,
-)
+from topologies.compiler.delays import delays_on_edges
+from topologies.compiler.order import infer_shapes, layer_order, place_of, signals_of
+from topologies.layers import LAYERS, layer_class
+from topologies.model import INPUT, Fault, Input, Layer, Network
 from topologies.stages.base import StageError
-from topologies.stages.table import stage_class
+from topologies.stages.table import kinds_of, stage_class
 
-__all__ = ["KINDS", "check_network"]
+__all__ = ["check_network"]
 
-UNWEIGHTED = ("max_pool", "avg_pool", "sum_pool", "reshape", "flatten", "add")
-KINDS = (*WEIGHTED, "batch_norm", *UNWEIGHTED, *NEURONS)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_RANKS = {
-    ("conv2d", "weight"): 4,
-    ("linear", "weight"): 2,
-}
-_NEEDED = {
-    "conv2d": ("weight",),
-    "linear": ("weight",),
-    "batch_norm": ("running_mean", "running_var"),
-}
-_POSSIBLE = {
-    "conv2d": ("weight", "bias"),
-    "linear": ("weight", "bias"),
-    "batch_norm": ("weight", "bias", "running_mean", "running_var"),
-}
 
 
 def check_network(network: Network) -> tuple[Fault, ...]:
@@ -82,8 +58,8 @@ def _input(spec: Input) -> Iterator[Fault]:
         value = getattr(spec, name)
         if value is not None and value < 1:
             yield Fault(f"input.{name}", f"{value} steps: legal is 1 or more.")
-    if spec.encoder not in ENCODERS:
-        legal = ", ".join(ENCODERS)
+    if spec.encoder not in (encoders := kinds_of("encoder")):
+        legal = ", ".join(encoders)
         yield Fault("input.encoder.kind", f"{spec.encoder!r} is unknown: legal are {legal}.")
         return
     own = {"shape": list(spec.shape), "high": spec.high, "low": spec.low}
@@ -97,38 +73,20 @@ def _input(spec: Input) -> Iterator[Fault]:
 
 def _layer(network: Network, layer: Layer) -> Iterator[Fault]:
     place = place_of(network, layer.name)
-    if layer.kind not in KINDS:
-        yield Fault(place, f"kind {layer.kind!r} is unknown: legal are {', '.join(KINDS)}.")
+    if layer.kind not in LAYERS:
+        yield Fault(place, f"kind {layer.kind!r} is unknown: legal are {', '.join(LAYERS)}.")
         return
-    if layer.kind in NEURONS:
-        try:
-            stage_class(layer.kind).authored(layer.params)
-        except StageError as error:
-            yield Fault(place, str(error))
-    yield from _arrays(place, layer)
-    if layer.kind == "conv2d":
-        yield from _conv(place, layer)
-    if layer.kind in ("max_pool", "avg_pool", "sum_pool"):
-        yield from _pool(place, layer)
-    if layer.kind == "reshape" and not layer.params.get("shape"):
-        yield Fault(f"{place}.shape", "a reshape needs the shape to give; -1 stands for the rest.")
-
-
-def _pool(place: str, layer: Layer) -> Iterator[Fault]:
-    try:
-        if layer.kind == "avg_pool":
-            stage_class("sum_pool").build(layer.params, {})
-        else:
-            stage_class(layer.kind).build(layer.params, {})
-    except KeyError as error:
-        yield Fault(place, f"a {layer.kind} needs {error}.")
-    except (StageError, TypeError) as error:
-        yield Fault(place, str(error))
+    faults = list(_arrays(place, layer))
+    yield from faults
+    if not faults:
+        for field, message in layer_class(layer.kind).faults(layer.params, layer.arrays):
+            yield Fault(f"{place}.{field}" if field else place, message)
 
 
 def _arrays(place: str, layer: Layer) -> Iterator[Fault]:
-    possible = _POSSIBLE.get(layer.kind, ())
-    for name in _NEEDED.get(layer.kind, ()):
+    cls = layer_class(layer.kind)
+    possible = {**cls.needs, **cls.takes}
+    for name in cls.needs:
         if name not in layer.arrays:
             yield Fault(f"{place}.weights", f"the array {name!r} of this {layer.kind} is missing.")
     for name, array in layer.arrays.items():
@@ -136,78 +94,67 @@ def _arrays(place: str, layer: Layer) -> Iterator[Fault]:
             legal = ", ".join(possible) or "none"
             yield Fault(f"{place}.weights", f"the array {name!r} is unknown: legal are {legal}.")
             continue
-        rank = _RANKS.get((layer.kind, name), 1)
-        if array.ndim != rank or array.size == 0:
+        rank = possible[name]
+        if array.size == 0 or rank not in (None, array.ndim):
+            dimensions = "any number of" if rank is None else rank
             yield Fault(
                 f"{place}.weights",
-                f"{name!r} has shape {list(array.shape)}: legal are {rank} dimensions, none empty.",
+                f"{name!r} has shape {list(array.shape)}: legal are {dimensions} dimensions, none "
+                "empty.",
             )
         elif not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             yield Fault(f"{place}.weights", f"{name!r} has {bad} values that are not finite.")
-    yield from _bias(place, layer)
-
-
-def _bias(place: str, layer: Layer) -> Iterator[Fault]:
-    weight, bias = layer.arrays.get("weight"), layer.arrays.get("bias")
-    if weight is None or bias is None or weight.ndim == 0 or layer.kind not in WEIGHTED:
-        pass
-    elif bias.shape != weight.shape[:1]:
-        yield Fault(
-            f"{place}.weights",
-            f"'bias' has shape {list(bias.shape)}: legal is [{weight.shape[0]}], one per output "
-            "of 'weight'.",
-        )
-    variance = layer.arrays.get("running_var")
-    if variance is not None and (variance < 0).any():
-        yield Fault(f"{place}.weights", "'running_var' has negative values.")
-
-
-def _conv(place: str, layer: Layer) -> Iterator[Fault]:
-    groups = layer.params.get("groups", 1)
-    weight = layer.arrays.get("weight")
-    if weight is not None and weight.ndim == 4 and (groups < 1 or len(weight) % groups):
-        yield Fault(f"{place}.groups", f"{groups} groups do not divide {len(weight)} channels.")
-    for name, lowest in (("stride", 1), ("padding", 0), ("dilation", 1)):
-        value = layer.params.get(name, lowest)
-        both = [value] if isinstance(value, int) else list(value)
-        if len(both) not in (1, 2) or any(not isinstance(v, int) or v < lowest for v in both):
-            yield Fault(f"{place}.{name}", f"{value!r}: legal are integers from {lowest} on.")
 
 
 def _wiring(network: Network) -> Iterator[Fault]:
     by_name = {layer.name: layer for layer in network.layers}
+    known = {INPUT, *by_name}
+    sound = all(s.layer in known and s.delay >= 0 for x in network.layers for s in x.sources)
+    legal = all(layer.kind in LAYERS for layer in network.layers)
     for layer in network.layers:
-        yield from _sources(network, layer, by_name)
+        yield from _sources(network, layer, known)
     read = {source.layer for layer in network.layers for source in layer.sources}
     for layer in network.layers:
         if layer.name not in read and layer.name != network.output.source:
             place = place_of(network, layer.name)
             yield Fault(place, "no layer and no readout reads this layer: remove or connect it.")
-    _, cyclic = layer_order(network)
-    known = all(s.layer in by_name or s.layer == INPUT for x in network.layers for s in x.sources)
-    if cyclic and known:
+    if sound and legal:
+        yield from _delays(network)
+
+
+def _sources(network: Network, layer: Layer, known: Iterable[str]) -> Iterator[Fault]:
+    place = f"{place_of(network, layer.name)}.from"
+    n = len(layer.sources)
+    least, most = layer_class(layer.kind).n_sources if layer.kind in LAYERS else (0, None)
+    if n < least or (most is not None and n > most):
+        legal = f"{least} or more layers" if most is None else f"{least} layer{'s' * (least > 1)}"
+        advice = " (add several with an add)" if most == 1 else ""
+        yield Fault(place, f"a {layer.kind} reads {legal}{advice}, not {n}.")
+    for source in layer.sources:
+        if source.layer not in known:
+            yield Fault(place, f"there is no layer {source.layer!r}: legal are {', '.join(known)}.")
+        elif source.delay < 0:
+            yield Fault(place, f"a delay of {source.delay} steps: legal is 0 or more.")
+
+
+def _delays(network: Network) -> Iterator[Fault]:
+    """Delays of what may not travel, and cycles without one."""
+    signals = signals_of(network)
+    for layer in network.layers:
+        for source in layer.sources:
+            if source.delay and source.layer not in signals:
+                yield Fault(
+                    f"{place_of(network, layer.name)}.from",
+                    f"{source.layer!r} has no spikes to delay: its sums stay in their operator. "
+                    "Delay what it reads, or put a layer of kind delay behind it.",
+                )
+    _, cyclic = layer_order(delays_on_edges(network))
+    if cyclic:
         yield Fault(
             "layers",
             f"{', '.join(cyclic)} wait for each other: a cycle must pass a delay of at least 1.",
         )
-
-
-def _sources(network: Network, layer: Layer, by_name: Mapping[str, Layer]) -> Iterator[Fault]:
-    place = f"{place_of(network, layer.name)}.from"
-    least = 2 if layer.kind == "add" else 1
-    n = len(layer.sources)
-    if n < least or (layer.kind != "add" and n != 1):
-        legal = "2 or more layers" if layer.kind == "add" else "1 layer (add several with an add)"
-        yield Fault(place, f"a {layer.kind} reads {legal}, not {n}.")
-    for source in layer.sources:
-        if source.layer not in by_name and source.layer != INPUT:
-            legal = ", ".join([INPUT, *by_name])
-            yield Fault(place, f"there is no layer {source.layer!r}: legal are {legal}.")
-        elif source.delay < 0:
-            yield Fault(place, f"a delay of {source.delay} steps: legal is 0 or more.")
-        elif source.delay and (source.layer == INPUT or by_name[source.layer].kind not in NEURONS):
-            yield Fault(place, f"{source.layer!r} has no spikes to delay: only neurons do.")
 
 
 def _output(network: Network) -> Iterator[Fault]:
@@ -216,8 +163,8 @@ def _output(network: Network) -> Iterator[Fault]:
     if output.source not in (*names, INPUT):
         legal = ", ".join(names)
         yield Fault("output.from", f"there is no layer {output.source!r}: legal are {legal}.")
-    if output.readout not in READOUTS:
-        legal = ", ".join(READOUTS)
+    if output.readout not in (readouts := kinds_of("readout")):
+        legal = ", ".join(readouts)
         yield Fault("output.readout", f"{output.readout!r} is unknown: legal are {legal}.")
         return
     try:

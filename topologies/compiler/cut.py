@@ -7,7 +7,8 @@ back to the next ones: so the cut decides which stages share a program, and noth
 - `layer`: every neuron layer ends one, with its *tail*: a pool or an add that is the only reader of
   the neurons goes with them, for after it fewer or the same number of values travel, and several
   consumers or groups need not compute it again. An add of two branches goes with the later one.
-  Linear stages go with the neurons that they feed.
+  Linear stages go with the neurons that they feed. Membrane values that several layers read end one
+  too: else each reader would compute all blocks before it again.
 - `group`: as `layer`; only the synapse groups are smaller.
 - `stage`: neighbours of one stage are fused where nobody else needs what passes between them. A
   layer says its stage; else layers whose outputs have the same height and width are one, and so
@@ -26,7 +27,6 @@ __all__ = ["GRANULARITIES", "Granularity", "Piece", "cut"]
 
 Granularity: TypeAlias = Literal["model", "stage", "layer", "group"]
 GRANULARITIES: tuple[Granularity, ...] = ("model", "stage", "layer", "group")
-_TAILS = ("max_pool", "sum_pool", "add")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +57,10 @@ def _layer_ends(stages: Sequence[Lowered]) -> set[int]:
     fixed = _fixed(stages)
     readers = _readers(stages)
     ends = fixed | {i for i, stage in enumerate(stages) if stage.stage.role == "neuron"}
+    ends |= {i for i, s in enumerate(stages) if s.stage.shared and len(readers[i]) > 1}
     for index in range(1, last + 1):
         source = max(read.index for read in stages[index].reads)
-        tail = stages[index].signal and stages[index].stage.kind in _TAILS
+        tail = stages[index].signal and stages[index].stage.tail
         if (tail or index == last) and source in ends - fixed and readers[source] == {index}:
             ends.remove(source)
             ends.add(index)

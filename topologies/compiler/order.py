@@ -1,19 +1,14 @@
-"""The order of layers, and the shapes that pass between them."""
+"""The order of layers, the shapes that pass between them, and which of them may travel."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from topologies.model import INPUT, NEURONS, WEIGHTED, Fault, Layer, Network
-from topologies.stages.add import Add
-from topologies.stages.base import Stage, StageError, ValueType
-from topologies.stages.conv import Conv2d
-from topologies.stages.linear import Linear
-from topologies.stages.pool import SumPool
-from topologies.stages.reshape import Reshape
-from topologies.stages.table import stage_class
+from topologies.layers import layer_class
+from topologies.model import INPUT, Fault, Layer, Network
+from topologies.stages.base import StageError, ValueType
 
-__all__ = ["conv_geometry", "infer_shapes", "layer_order", "place_of", "readers_of"]
+__all__ = ["infer_shapes", "layer_order", "place_of", "readers_of", "signals_of"]
 
 _Shape = tuple[int, ...]
 
@@ -52,11 +47,20 @@ def layer_order(network: Network) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
     return tuple(ordered), ()
 
 
-def conv_geometry(layer: Layer) -> dict[str, tuple[int, int]]:
-    """Stride, padding and dilation of an authored conv2d."""
-    usual = {"stride": 1, "padding": 0, "dilation": 1}
-    found = {name: layer.params.get(name, default) for name, default in usual.items()}
-    return {n: (v, v) if isinstance(v, int) else (v[0], v[1]) for n, v in found.items()}
+def signals_of(network: Network) -> set[str]:
+    """The input and the layers whose output may travel: no sum of synapses is in it."""
+    found = {INPUT} | {x.name for x in network.layers if layer_class(x.kind).travels == "always"}
+    grown = True
+    while grown:
+        more = {
+            layer.name
+            for layer in network.layers
+            if layer_class(layer.kind).travels == "as its inputs"
+            and all(source.layer in found for source in layer.sources)
+        }
+        grown = not more <= found
+        found |= more
+    return found
 
 
 def infer_shapes(network: Network) -> tuple[dict[str, _Shape], list[Fault]]:
@@ -79,7 +83,7 @@ def infer_shapes(network: Network) -> tuple[dict[str, _Shape], list[Fault]]:
             broken.add(layer.name)
             faults.append(Fault(place_of(network, layer.name), str(error)))
     for layer in network.layers:
-        if layer.kind == "add" and layer.name in shapes:
+        if _joins(layer) and layer.name in shapes:
             faults.extend(_unequal(network, layer, shapes))
     return shapes, faults
 
@@ -91,9 +95,7 @@ def _known(
     for partial in (False, True):
         for layer in network.layers:
             known = [shapes[s.layer] for s in layer.sources if s.layer in shapes]
-            enough = known and (
-                len(known) == len(layer.sources) or (partial and layer.kind == "add")
-            )
+            enough = known and (len(known) == len(layer.sources) or (partial and _joins(layer)))
             if enough and layer.name not in shapes and layer.name not in broken:
                 yield layer, known
 
@@ -103,28 +105,21 @@ def _unequal(network: Network, layer: Layer, shapes: Mapping[str, _Shape]) -> It
     if len(set(found.values())) > 1:
         given = ", ".join(f"{name} has {list(shape)}" for name, shape in found.items())
         place = place_of(network, layer.name)
-        yield Fault(place, f"an add needs inputs of one shape, but {given}.")
+        yield Fault(place, f"an {layer.kind} needs inputs of one shape, but {given}.")
+
+
+def _joins(layer: Layer) -> bool:
+    """Whether it takes any number of inputs, of one shape, which is its output's."""
+    return layer_class(layer.kind).n_sources[1] is None
 
 
 def _shape_of(layer: Layer, inputs: Sequence[_Shape]) -> _Shape:
-    if layer.kind == "add":
+    if _joins(layer):
         return inputs[0]
-    return _model(layer).out_type([ValueType(shape, 0, 1) for shape in inputs]).shape
-
-
-def _model(layer: Layer) -> Stage:
-    """A stage with the layer's shapes, whatever its values."""
-    if layer.kind in WEIGHTED:
-        weight = np.zeros(layer.arrays["weight"].shape, np.int8)
-        bias = np.zeros(len(weight), np.int64)
-        if layer.kind == "linear":
-            return Linear(weight, bias, 0, "int32")
-        groups = layer.params.get("groups", 1)
-        return Conv2d(weight, bias, 0, "int32", channel_groups=groups, **conv_geometry(layer))
-    if layer.kind == "avg_pool":
-        return SumPool.build(layer.params, {})
-    if layer.kind in ("flatten", "batch_norm"):
-        return Reshape((-1,)) if layer.kind == "flatten" else Add((0,), "int32")
-    if layer.kind in NEURONS:
-        return stage_class(layer.kind).authored(layer.params)
-    return stage_class(layer.kind).build(layer.params, {})
+    cls = layer_class(layer.kind)
+    values = [ValueType(shape, 0, 0) for shape in inputs]
+    arrays = {
+        name: np.zeros(array.shape) if cls.weighted and name in ("weight", "bias") else array
+        for name, array in layer.arrays.items()
+    }
+    return cls.lowered(layer.params, arrays, values).out_type(values).shape

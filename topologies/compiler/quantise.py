@@ -8,41 +8,28 @@ from 16 down to 12 whose row bound stays below 2**24, that is in float32; where 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import frexp
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from topologies.compiler.bound import adding, with_accumulator
 from topologies.compiler.lowered import Lowered, Read
-from topologies.compiler.order import conv_geometry, layer_order, place_of
-from topologies.model import (
-    INPUT,
-    NEURONS,
-    WEIGHTED,
-    Fault,
-    FloatArray,
-    Layer,
-    Network,
-    NetworkError,
-    Source,
-)
+from topologies.compiler.order import layer_order, place_of, signals_of
+from topologies.layers import layer_class
+from topologies.model import INPUT, Fault, FloatArray, Layer, Network, NetworkError, Source
 from topologies.stages.base import (
     Accumulator,
-    Array,
     Encoder,
     Stage,
     StageError,
     ValueType,
     accumulator_for,
 )
-from topologies.stages.common import narrowest
-from topologies.stages.conv import Conv2d
-from topologies.stages.linear import Linear
-from topologies.stages.neuron import Neuron
 from topologies.stages.readout import Readout
+from topologies.stages.requantise import Requantise
 from topologies.stages.table import stage_class
+from topologies.stages.weighted import grid
 
 __all__ = ["Bits", "Quantised", "WeightError", "quantise"]
 
@@ -75,25 +62,89 @@ def quantise(network: Network, shapes: Mapping[str, tuple[int, ...]], bits: Bits
     """Lowers a folded network. Raises NetworkError with every layer that has no exact sum."""
     order, _ = layer_order(network)
     encoder = _encoder(network)
-    signals = _signal_types(network, order, shapes, encoder.out_type(()))
-    sums = [layer for layer in order if layer.name not in signals]
-    made: dict[str, Stage] = {}
-    types = dict(signals)
-    errors: dict[str, WeightError] = {}
-    faults: list[Fault] = []
-    for part in _components(sums):
+    signals = signals_of(network)
+    work = _Work(network, shapes, bits, {INPUT: encoder.out_type(())})
+    work.run(
+        [layer for layer in order if layer.name in signals],
+        list(_components([layer for layer in order if layer.name not in signals])),
+    )
+    if work.faults:
+        raise NetworkError(work.faults, network.name)
+    stages = _lowered(network, order, encoder, work, signals)
+    return Quantised(stages, tuple(work.errors[x.name] for x in order if x.name in work.errors))
+
+
+@dataclass(eq=False)
+class _Work:
+    """What is known so far; a type is decided once everything that it depends on is."""
+
+    network: Network
+    shapes: Mapping[str, tuple[int, ...]]
+    bits: Bits
+    types: dict[str, ValueType]
+    stages: dict[str, Stage] = field(default_factory=dict)
+    errors: dict[str, WeightError] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def run(self, signals: list[Layer], parts: list[list[Layer]]) -> None:
+        """Decide all; until a fault leaves something undecided.
+
+        Spikes are known at once. Where nothing else can be decided, in a cycle, what is put back
+        onto a grid is taken to fill it.
+        """
+        for layer in signals:
+            if layer_class(layer.kind).role == "neuron":
+                self.types[layer.name] = ValueType(self.shapes[layer.name], 0, 1)
+        while signals or parts:
+            ready = [x for x in signals if self._knows(x.sources)]
+            able = [part for part in parts if self._knows(_outside(part))]
+            cyclic = [x for x in signals if x.kind == Requantise.kind and x.name not in self.types]
+            for layer in ready:
+                self._lower(layer)
+            for part in able:
+                self._quantise(part)
+            if not ready and not able:
+                if self.faults or not cyclic:
+                    return
+                first = cyclic[0]
+                declared = Requantise.declared(first.params, self.shapes[first.name])
+                self.types[first.name] = declared
+            signals = [x for x in signals if x not in ready]
+            parts = [x for x in parts if x not in able]
+
+    def inputs(self, layer: Layer) -> list[ValueType]:
+        return [self.types[source.layer] for source in layer.sources]
+
+    def _knows(self, sources: Sequence[Source]) -> bool:
+        return all(source.layer in self.types for source in sources)
+
+    def _lower(self, layer: Layer) -> None:
+        inputs = self.inputs(layer)
+        cls = layer_class(layer.kind)
         try:
-            found = _best(part, signals, bits)
+            stage = cls.lowered(layer.params, layer.arrays, inputs)
+            if isinstance(stage, Requantise) and layer.name in self.types:
+                stage = stage.filling(self.types[layer.name])
+            self.types[layer.name] = stage.out_type(inputs)
+        except StageError as error:
+            self.faults.append(Fault(place_of(self.network, layer.name), str(error)))
+            return
+        self.stages[layer.name] = stage
+
+    def _quantise(self, part: Sequence[Layer]) -> None:
+        try:
+            found = _best(part, self.types, self.bits)
         except _NoExactSum as fault:
-            faults.append(Fault(place_of(network, fault.layer), str(fault)))
-            continue
-        made |= found.stages
-        types |= found.types
-        errors |= {error.layer: error for error in found.errors}
-    if faults:
-        raise NetworkError(faults, network.name)
-    stages = _lowered(network, order, encoder, types, signals, made)
-    return Quantised(stages, tuple(errors[x.name] for x in order if x.name in errors))
+            self.faults.append(Fault(place_of(self.network, fault.layer), str(fault)))
+            return
+        self.stages |= found.stages
+        self.types |= found.types
+        self.errors |= {error.layer: error for error in found.errors}
+
+
+def _outside(part: Sequence[Layer]) -> list[Source]:
+    names = {layer.name for layer in part}
+    return [source for layer in part for source in layer.sources if source.layer not in names]
 
 
 def _encoder(network: Network) -> Encoder:
@@ -107,35 +158,6 @@ def _encoder(network: Network) -> Encoder:
     if not isinstance(stage, Encoder):
         raise NetworkError([Fault("input.encoder", f"{spec.encoder!r} is no encoder.")])
     return stage
-
-
-def _signal_types(
-    network: Network,
-    order: Sequence[Layer],
-    shapes: Mapping[str, tuple[int, ...]],
-    encoded: ValueType,
-) -> dict[str, ValueType]:
-    """The types of what may travel: spikes, input, and unweighted sums of them.
-
-    They do not depend on weights, so they are known before any of these is quantised.
-    """
-    types = {INPUT: encoded}
-    types |= {x.name: ValueType(shapes[x.name], 0, 1) for x in order if x.kind in NEURONS}
-    for layer in order:
-        known = all(source.layer in types for source in layer.sources)
-        if layer.kind not in (*NEURONS, *WEIGHTED) and known:
-            inputs = [types[source.layer] for source in layer.sources]
-            types[layer.name] = _unweighted(layer, inputs).out_type(inputs)
-    return types
-
-
-def _unweighted(layer: Layer, inputs: Sequence[ValueType]) -> Stage:
-    stage: Stage
-    if layer.kind == "add":
-        stage = adding(inputs)
-    else:
-        stage = stage_class(layer.kind).build(layer.params, {})
-    return with_accumulator(stage, inputs)
 
 
 def _components(sums: Sequence[Layer]) -> Iterator[list[Layer]]:
@@ -195,7 +217,7 @@ def _attempt(part: Sequence[Layer], signals: Mapping[str, ValueType], bits: int)
 
 
 def _weights(part: Sequence[Layer]) -> list[FloatArray]:
-    return [layer.arrays["weight"] for layer in part if layer.kind in WEIGHTED]
+    return [layer.arrays["weight"] for layer in part if layer_class(layer.kind).weighted]
 
 
 def _shift(part: Sequence[Layer], bits: int) -> int:
@@ -212,14 +234,8 @@ def _common_twos(part: Sequence[Layer], shift: int) -> int:
     """How many factors of two all quantised weights have in common."""
     joined = 0
     for weight in _weights(part):
-        joined |= int(np.bitwise_or.reduce(_grid(weight, shift), axis=None, initial=0))
+        joined |= int(np.bitwise_or.reduce(grid(weight, shift), axis=None, initial=0))
     return (joined & -joined).bit_length() - 1 if joined else 0
-
-
-def _grid(values: FloatArray, shift: int) -> Array:
-    """values * 2**shift, rounded half to even, int64."""
-    k: Array = np.rint(np.ldexp(values, shift)).astype(np.int64)
-    return k
 
 
 def _at_shift(
@@ -231,75 +247,66 @@ def _at_shift(
     bound = 0
     for layer in part:
         inputs = [types[source.layer] for source in layer.sources]
+        cls = layer_class(layer.kind)
         try:
-            stage: Stage
-            if layer.kind in WEIGHTED:
-                stage = _weighted(layer, inputs[0], shift)
-                errors.append(_error(layer, stage, inputs[0], bits))
-            else:
-                stage = _unweighted(layer, inputs)
+            stage = cls.lowered(layer.params, layer.arrays, inputs, shift)
             bound = max(bound, stage.row_bound(inputs))
-            stages[layer.name] = with_accumulator(stage, inputs)
             types[layer.name] = stage.out_type(inputs)
         except StageError as error:
             raise _NoExactSum(layer.name, str(error)) from error
+        stages[layer.name] = stage
+        if cls.weighted:
+            errors.append(_error(layer, stage, inputs, bits, shift))
     found = {name: types[name] for name in stages}
     return _Attempt(stages, found, tuple(errors), bound)
 
 
-def _weighted(layer: Layer, value: ValueType, shift: int) -> Conv2d | Linear:
-    weight = narrowest(_grid(layer.arrays["weight"], shift))
-    scaled = np.rint(np.ldexp(layer.arrays["bias"], shift + value.unit))
-    if np.abs(scaled).max(initial=0.0) >= 2.0**53:
-        raise StageError(
-            f"A bias of {np.abs(layer.arrays['bias']).max()} is more than 2**53 grid units of "
-            f"2**-{shift + value.unit}: scale the weights up or the bias down."
-        )
-    bias = scaled.astype(np.int64)
-    if layer.kind == "linear":
-        return Linear(weight, bias, shift, "float64")
-    groups = layer.params.get("groups", 1)
-    return Conv2d(weight, bias, shift, "float64", channel_groups=groups, **conv_geometry(layer))
-
-
-def _error(layer: Layer, stage: Conv2d | Linear, value: ValueType, bits: int) -> WeightError:
+def _error(
+    layer: Layer, stage: Stage, inputs: Sequence[ValueType], bits: int, shift: int
+) -> WeightError:
     weight = layer.arrays["weight"]
-    worst = np.abs(weight - _values(stage, "weight")).max(initial=0.0)
-    largest = np.abs(weight).max(initial=0.0)
-    accumulator = accumulator_for(stage.row_bound([value]))
-    return WeightError(layer.name, bits, stage.shift, float(worst), float(largest), accumulator)
+    worst = np.abs(weight - np.ldexp(grid(weight, shift).astype(np.float64), -shift))
+    accumulator = accumulator_for(stage.row_bound(inputs))
+    largest = float(np.abs(weight).max(initial=0.0))
+    return WeightError(layer.name, bits, shift, float(worst.max(initial=0.0)), largest, accumulator)
 
 
 def _same_values(one: _Attempt, other: _Attempt) -> bool:
     """Whether two scales stand for the same weights and biases."""
     return all(
-        np.array_equal(_values(a, "weight"), _values(b, "weight"))
-        and np.array_equal(_values(a, "bias", one.types[n]), _values(b, "bias", other.types[n]))
-        for n, a in one.stages.items()
-        if isinstance(a, Conv2d | Linear) and isinstance(b := other.stages[n], Conv2d | Linear)
+        np.array_equal(mine, theirs)
+        for name, stage in one.stages.items()
+        if layer_class(stage.kind).weighted
+        for mine, theirs in zip(
+            _values(stage, one.types[name]),
+            _values(other.stages[name], other.types[name]),
+            strict=True,
+        )
     )
 
 
-def _values(stage: Conv2d | Linear, name: str, out: ValueType | None = None) -> FloatArray:
-    unit = stage.shift if out is None else out.unit
-    values: FloatArray = np.ldexp(stage.arrays()[name].astype(np.float64), -unit)
-    return values
+def _values(stage: Stage, out: ValueType) -> Iterator[FloatArray]:
+    """What its weights and biases stand for."""
+    shift = stage.params()["shift"]
+    units = {"weight": shift, "bias": out.unit}
+    for name, unit in units.items():
+        if name in stage.arrays() and isinstance(unit, int):
+            yield np.ldexp(stage.arrays()[name].astype(np.float64), -unit)
 
 
 def _lowered(
     network: Network,
     order: Sequence[Layer],
     encoder: Encoder,
-    types: Mapping[str, ValueType],
-    signals: Mapping[str, ValueType],
-    made: Mapping[str, Stage],
+    work: _Work,
+    signals: set[str],
 ) -> tuple[Lowered, ...]:
     index = {INPUT: 0, **{layer.name: i + 1 for i, layer in enumerate(order)}}
+    types = work.types
     stages = [Lowered(INPUT, encoder, (), types[INPUT], True)]
     for layer in order:
-        inputs = [types[source.layer] for source in layer.sources]
-        stage = made.get(layer.name) or _plain(layer, inputs)
-        reads = tuple(_read(index, source) for source in layer.sources)
+        stage = work.stages[layer.name]
+        reads = tuple(Read(index[source.layer], source.delay) for source in layer.sources)
         signal = layer.name in signals
         stages.append(Lowered(layer.name, stage, reads, types[layer.name], signal, layer.stage))
     read = types[network.output.source]
@@ -313,14 +320,3 @@ def _lowered(
     source = (Read(index[network.output.source]),)
     stages.append(Lowered(network.output.readout, readout, source, emitted, False))
     return tuple(stages)
-
-
-def _read(index: Mapping[str, int], source: Source) -> Read:
-    return Read(index[source.layer], source.delay)
-
-
-def _plain(layer: Layer, inputs: Sequence[ValueType]) -> Stage:
-    if layer.kind not in NEURONS:
-        return _unweighted(layer, inputs)
-    stage = stage_class(layer.kind).authored(layer.params)
-    return stage.reading(inputs[0]) if isinstance(stage, Neuron) else stage

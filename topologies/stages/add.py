@@ -6,7 +6,7 @@ in the finest of their units, so that nothing is rounded. It joins the branches 
 connection, of currents as of spikes (spike-element-wise ADD).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -33,6 +33,10 @@ class Add(Stage):
     """`lifts[i]` is the finest unit less the unit of input i, filled in by the compiler."""
 
     kind: ClassVar[str] = "add"
+    n_sources: ClassVar[tuple[int, int | None]] = (2, None)
+    homogeneous: ClassVar[bool] = True
+    tail: ClassVar[bool] = True
+    timeless: ClassVar[bool] = True
 
     lifts: tuple[int, ...]
     accumulator: Accumulator
@@ -41,6 +45,25 @@ class Add(Stage):
     def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
         """From lifts and accumulator."""
         return cls(tuple(params["lifts"]), params["accumulator"])
+
+    @classmethod
+    def lowered(
+        cls,
+        params: Mapping[str, Any],
+        arrays: Mapping[str, Array],
+        inputs: Sequence[ValueType],
+        shift: int = 0,
+    ) -> Self:
+        """In the finest of the inputs' units."""
+        finest = max(value.unit for value in inputs)
+        return cls(tuple(finest - value.unit for value in inputs), "float64").fitted(inputs)
+
+    @classmethod
+    def faults(
+        cls, params: Mapping[str, Any], arrays: Mapping[str, Array]
+    ) -> Iterator[tuple[str, str]]:
+        """None: an add has no parameters."""
+        return iter(())
 
     def params(self) -> dict[str, Json]:
         """Lifts and accumulator."""

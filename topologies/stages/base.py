@@ -7,10 +7,16 @@ for the one rounding to float32 on the way into a neuron: `to_current`.
 
 One module per family of kinds; each exports `STAGES`, the tuple of its classes:
 
-    conv.py     conv2d                          linear.py   linear
-    pool.py     max_pool, sum_pool              reshape.py  reshape, select
-    add.py      add                             neuron.py   lif, if
-    readout.py  count, mean, membrane           encoder.py  direct, rate, latency, events
+    conv.py       conv2d                        conv1d.py     conv1d
+    linear.py     linear                        scale.py      scale
+    graph.py      graph                         pool.py       max_pool, sum_pool
+    reduce.py     reduce                        reshape.py    reshape, select
+    add.py        add                           multiply.py   multiply
+    attention.py  ssa                           requantise.py requantise
+    neuron.py     if, lif                       plif.py       plif
+    cubalif.py    cubalif                       alif.py       alif
+    delay.py      delay                         readout.py    count, mean, membrane
+    leaky.py      leaky                         encoder.py    direct, rate, latency, events
 
 Source of the rules: docs/numerics.md, numbered; "numerics 3" points to rule 3 there.
 """
@@ -19,8 +25,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
@@ -29,6 +36,7 @@ import numpy.typing as npt
 from topologies.errors import SpikeRouterError
 
 __all__ = [
+    "NO_ARRAYS",
     "Accumulator",
     "Array",
     "Clock",
@@ -41,6 +49,7 @@ __all__ = [
     "Stage",
     "StageError",
     "StateSpec",
+    "Travels",
     "ValueType",
     "accumulator_dtype",
     "accumulator_for",
@@ -57,9 +66,14 @@ Emissions: TypeAlias = list[Array]
 # What may stand in an artifact: no floats, whose text differs between writers.
 Json: TypeAlias = "bool | int | str | Sequence[Json] | Mapping[str, Json] | None"
 Role: TypeAlias = Literal["linear", "neuron", "readout", "encoder"]
+# Whether what a stage gives may leave its operator: sums of synapses never do.
+Travels: TypeAlias = Literal["always", "as its inputs", "never"]
 Accumulator: TypeAlias = Literal["float32", "int32", "float64"]
 # (name, shape of one stream, dtype) of each array of a stage's state.
 StateSpec: TypeAlias = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+NO_ARRAYS: Mapping[str, Array] = MappingProxyType({})
 
 
 class StageError(SpikeRouterError, ValueError):
@@ -140,14 +154,67 @@ class Stage(ABC):
     kind: ClassVar[str]
     role: ClassVar[Role] = "linear"
 
-    @classmethod
-    def authored(cls, params: Mapping[str, Any]) -> Self:
-        """The stage that a layer of a network file describes with its parameters.
+    # What a network file gives a layer of this kind: how many layers it reads (at least, at most;
+    # None: any number), and its arrays with their dimensions (None: any but none).
+    n_sources: ClassVar[tuple[int, int | None]] = (1, 1)
+    needs: ClassVar[Mapping[str, int | None]] = {}
+    takes: ClassVar[Mapping[str, int | None]] = {}
+    # What the compiler may do. `weighted`: `weight` and `bias` go on the grid (stages/weighted.py).
+    # `homogeneous`: an input twice as large makes an output twice as large, so that a divisor may
+    # be taken out behind it. `tail`: where it alone reads some neurons it goes with their operator,
+    # for no more values travel behind it. `shared`: it ends an operator if several layers read it.
+    weighted: ClassVar[bool] = False
+    homogeneous: ClassVar[bool] = False
+    travels: ClassVar[Travels] = "as its inputs"
+    tail: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
+    # Whether `run` treats streams and steps alike: (T, B, ...) may then be given for (B, T, ...).
+    timeless: ClassVar[bool] = False
 
-        Only for kinds without weights; the compiler builds the others from quantised arrays.
-        Raises StageError for a parameter that is unknown, missing or out of range.
+    @classmethod
+    def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
+        """The stage that a layer of a network file describes, before it is known what it reads.
+
+        Only for kinds without weights. Raises StageError for a parameter that is unknown, missing
+        or out of range, KeyError for one that is missing.
         """
         return cls.build(params, {})
+
+    @classmethod
+    def lowered(
+        cls,
+        params: Mapping[str, Any],
+        arrays: Mapping[str, Array],
+        inputs: Sequence[ValueType],
+        shift: int = 0,
+    ) -> Self:
+        """The stage of a layer that reads these inputs; of weights, on the grid of 2**-shift.
+
+        Raises StageError when it cannot read them, or when no accumulator holds its sums.
+        """
+        return cls.authored(params, arrays).fitted(inputs)
+
+    @classmethod
+    def averaged(
+        cls, params: Mapping[str, Any], shape: tuple[int, ...]
+    ) -> tuple[str, dict[str, Any], int]:
+        """(kind, parameters, divisor): the layer is this sum of its input (of `shape`) divided.
+
+        The sum takes a parameter `shift`, for the divisor's factors of two. 1: nothing is divided.
+        """
+        return cls.kind, dict(params), 1
+
+    @classmethod
+    def faults(
+        cls, params: Mapping[str, Any], arrays: Mapping[str, Array]
+    ) -> Iterator[tuple[str, str]]:
+        """(field or "", what is wrong) of a layer whose arrays have their legal dimensions."""
+        try:
+            cls.authored(params, arrays)
+        except KeyError as error:
+            yield "", f"a {cls.kind} needs {error}."
+        except (StageError, TypeError) as error:
+            yield "", str(error)
 
     @classmethod
     @abstractmethod
@@ -159,8 +226,19 @@ class Stage(ABC):
         """Everything that is no array. Float constants as float32 bits: `float32_to_bits`."""
 
     def arrays(self) -> dict[str, Array]:
-        """The weights."""
+        """The weights, and constants with one value per neuron."""
         return {}
+
+    def fitted(self, inputs: Sequence[ValueType]) -> Self:
+        """With the cheapest accumulator in which its sums are exact (numerics 2 and 3).
+
+        Raises StageError when there is none. A stage without sums is what it was.
+        """
+        params = self.params()
+        if "accumulator" not in params:
+            return self
+        accumulator = accumulator_for(self.row_bound(inputs))
+        return self.build({**params, "accumulator": accumulator}, self.arrays())
 
     @abstractmethod
     def out_type(self, inputs: Sequence[ValueType]) -> ValueType:

@@ -6,14 +6,13 @@
 b counts units of 2**-(shift + unit of x). The sum is exact in `accumulator`, in any order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
 from topologies.stages.base import (
-    Accumulator,
     Array,
     Clock,
     Cost,
@@ -27,62 +26,58 @@ from topologies.stages.base import (
 from topologies.stages.common import (
     Pair,
     check_channels,
-    largest_row,
     one_input,
-    same_arrays,
     spatial_shape,
     windows,
 )
+from topologies.stages.weighted import Weighted
 
-__all__ = ["STAGES", "Conv2d"]
+__all__ = ["STAGES", "Conv2d", "convolution_faults"]
+
+_LOWEST = {"stride": 1, "padding": 0, "dilation": 1}
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2d(Stage):
+class Conv2d(Weighted):
     """Convolution of (C, H, W) to (O, Ho, Wo).
 
     `weight` is (O, C / channel_groups, kh, kw), int8, int16 or int32; `bias` is int64 (O,).
     """
 
     kind: ClassVar[str] = "conv2d"
+    needs: ClassVar[Mapping[str, int | None]] = {"weight": 4}
 
-    weight: Array
-    bias: Array
-    shift: int
-    accumulator: Accumulator
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     channel_groups: int = 1
 
     @classmethod
-    def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
-        """The stage with these `params()` and `arrays()`."""
-        same_arrays(cls.kind, arrays, ("weight", "bias"))
-        pairs = {name: tuple(params[name]) for name in ("stride", "padding", "dilation")}
-        return cls(
-            arrays["weight"],
-            arrays["bias"],
-            params["shift"],
-            params["accumulator"],
-            channel_groups=params["channel_groups"],
-            **pairs,
-        )
+    def geometry(cls, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Stride, padding and dilation as pairs; a network file calls the channel groups groups."""
+        given = {name: params.get(name, lowest) for name, lowest in _LOWEST.items()}
+        pairs: dict[str, Any] = {
+            name: (v, v) if isinstance(v, int) else (v[0], v[-1]) for name, v in given.items()
+        }
+        return {**pairs, "channel_groups": params.get("channel_groups", params.get("groups", 1))}
+
+    @classmethod
+    def faults(
+        cls, params: Mapping[str, Any], arrays: Mapping[str, Array]
+    ) -> Iterator[tuple[str, str]]:
+        """Also a geometry that is none."""
+        yield from super().faults(params, arrays)
+        yield from convolution_faults(params, arrays, 2)
 
     def params(self) -> dict[str, Json]:
         """Geometry, shift and accumulator."""
         return {
-            "shift": self.shift,
-            "accumulator": self.accumulator,
+            **super().params(),
             "stride": list(self.stride),
             "padding": list(self.padding),
             "dilation": list(self.dilation),
             "channel_groups": self.channel_groups,
         }
-
-    def arrays(self) -> dict[str, Array]:
-        """Weights and biases, integers."""
-        return {"weight": self.weight, "bias": self.bias}
 
     @property
     def reach(self) -> Pair:
@@ -100,11 +95,6 @@ class Conv2d(Stage):
         spatial = spatial_shape(self.kind, (height, width), self.reach, self.stride, self.padding)
         bound = self.row_bound(inputs)
         return ValueType((len(self.weight), *spatial), -bound, bound, value.unit + self.shift)
-
-    def row_bound(self, inputs: Sequence[ValueType]) -> int:
-        """The largest over the channels of sum |k| * max |x| + |b| (numerics 2)."""
-        largest = one_input(self.kind, inputs).largest
-        return largest_row(self.weight, self.bias, largest)
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:
         """One synapse per weight and output position."""
@@ -152,6 +142,22 @@ class Conv2d(Stage):
         first, last = lo // granule, hi // granule
         part = replace(part, channel_groups=last - first)
         return Slice(part, ((first * width, last * width),))
+
+
+def convolution_faults(
+    params: Mapping[str, Any], arrays: Mapping[str, Array], rank: int
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with the groups, and with the numbers that have up to `rank` entries."""
+    groups, weight = params.get("groups", 1), arrays.get("weight")
+    if weight is not None and (groups < 1 or len(weight) % groups):
+        yield "groups", f"{groups} groups do not divide {len(weight)} channels."
+    for name, lowest in _LOWEST.items():
+        value = params.get(name, lowest)
+        entries = [value] if isinstance(value, int) else list(value)
+        if len(entries) not in (1, rank) or any(
+            not isinstance(v, int) or v < lowest for v in entries
+        ):
+            yield name, f"{value!r}: legal are integers from {lowest} on."
 
 
 STAGES: tuple[type[Stage], ...] = (Conv2d,)

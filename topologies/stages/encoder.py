@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from topologies.stages.base import (
+    NO_ARRAYS,
     Array,
     Encoder,
     Json,
@@ -139,7 +140,7 @@ class Direct(_Levels):
     unit: int
 
     @classmethod
-    def authored(cls, params: Mapping[str, Any]) -> Self:
+    def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
         """Parameters: shape, low (0), high (1), grid (8), unit (the grid)."""
         known = _authored(cls.kind, params, "unit")
         return cls(**known, unit=_whole(params, "unit", known["grid"]))
@@ -183,7 +184,7 @@ class Rate(_Levels):
             raise StageError(f"seed is {self.seed}: it must be a whole number below 2**64.")
 
     @classmethod
-    def authored(cls, params: Mapping[str, Any]) -> Self:
+    def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
         """Parameters: shape, low (0), high (1), grid (8), rate (1), seed (0)."""
         known = _authored(cls.kind, params, "rate", "seed")
         limit = int(np.rint(_real(params, "rate", 1.0) * 2.0**32))
@@ -232,7 +233,7 @@ class Latency(_Levels):
             raise StageError(f"The table's phases must lie in 0 to {self.period - 1}, or be -1.")
 
     @classmethod
-    def authored(cls, params: Mapping[str, Any]) -> Self:
+    def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
         """Parameters: shape, low (0), high (1), grid (8), period, table (linear; silent at low)."""
         known = _authored(cls.kind, params, "period", "table")
         period = _whole(params, "period", None)
@@ -288,7 +289,7 @@ class Events(Encoder):
             raise StageError(f"high is {self.high}: it must lie in 1 to 2**31 - 1.")
 
     @classmethod
-    def authored(cls, params: Mapping[str, Any]) -> Self:
+    def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
         """Parameters: shape, high (1)."""
         _refuse_unknown(cls.kind, params, {"shape", "high"})
         return cls(shape=_shape(params), high=_whole(params, "high", 1))

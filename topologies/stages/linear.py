@@ -8,51 +8,32 @@ in integers: w = k * 2**-shift, and b counts units of 2**-(shift + unit of x). T
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from topologies.stages.base import (
-    Accumulator,
     Array,
     Clock,
     Cost,
-    Json,
     Slice,
     Stage,
     StageError,
     ValueType,
     accumulator_dtype,
 )
-from topologies.stages.common import largest_row, one_input, same_arrays
+from topologies.stages.common import one_input
+from topologies.stages.weighted import Weighted
 
 __all__ = ["STAGES", "Linear"]
 
 
 @dataclass(frozen=True, eq=False)
-class Linear(Stage):
+class Linear(Weighted):
     """From (I,) to (O,). `weight` is (O, I), int8, int16 or int32; `bias` is int64 (O,)."""
 
     kind: ClassVar[str] = "linear"
-
-    weight: Array
-    bias: Array
-    shift: int
-    accumulator: Accumulator
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
-        """The stage with these `params()` and `arrays()`."""
-        same_arrays(cls.kind, arrays, ("weight", "bias"))
-        return cls(arrays["weight"], arrays["bias"], params["shift"], params["accumulator"])
-
-    def params(self) -> dict[str, Json]:
-        """Shift and accumulator."""
-        return {"shift": self.shift, "accumulator": self.accumulator}
-
-    def arrays(self) -> dict[str, Array]:
-        """Weights and biases, integers."""
-        return {"weight": self.weight, "bias": self.bias}
+    needs: ClassVar[Mapping[str, int | None]] = {"weight": 2}
 
     def out_type(self, inputs: Sequence[ValueType]) -> ValueType:
         """(I,) -> (O,), in units of 2**-(unit + shift)."""
@@ -64,11 +45,6 @@ class Linear(Stage):
             )
         bound = self.row_bound(inputs)
         return ValueType((len(self.weight),), -bound, bound, value.unit + self.shift)
-
-    def row_bound(self, inputs: Sequence[ValueType]) -> int:
-        """The largest over the rows of sum |k| * max |x| + |b| (numerics 2)."""
-        largest = one_input(self.kind, inputs).largest
-        return largest_row(self.weight, self.bias, largest)
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:
         """One synapse per weight."""

@@ -25,7 +25,6 @@ from topologies.stages.base import (
     StageError,
     ValueType,
     accumulator_dtype,
-    accumulator_for,
 )
 from topologies.stages.common import Pair, check_channels, one_input, pair, spatial_shape, windows
 
@@ -34,6 +33,10 @@ __all__ = ["STAGES", "MaxPool", "SumPool"]
 
 @dataclass(frozen=True, eq=False)
 class _Pool(Stage):
+    homogeneous: ClassVar[bool] = True
+    tail: ClassVar[bool] = True
+    timeless: ClassVar[bool] = True
+
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
@@ -145,13 +148,6 @@ class SumPool(_Pool):
         view = windows(x.astype(dtype), self.kernel, self.stride, self.padding, 0)
         pooled: Array = view.sum(axis=(-2, -1), dtype=dtype)
         return pooled, state
-
-    def fitted(self, inputs: Sequence[ValueType]) -> "SumPool":
-        """The same with the accumulator that its bound allows."""
-        return SumPool(
-            *(self.kernel, self.stride, self.padding, self.shift),
-            accumulator_for(self.row_bound(inputs)),
-        )
 
 
 STAGES: tuple[type[Stage], ...] = (MaxPool, SumPool)

@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from topologies.stages.base import (
+    NO_ARRAYS,
     Array,
     Clock,
     Cost,
@@ -67,7 +68,7 @@ class Readout(Stage):
             raise StageError(f"every is {self.every!r}: it must be 1 step or more, or null.")
 
     @classmethod
-    def authored(cls, params: Mapping[str, Any]) -> Self:
+    def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
         """Parameters: every (null)."""
         return cls(every=_only(cls.kind, params, "every").get("every"))
 
@@ -100,8 +101,9 @@ class Readout(Stage):
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:
         """One accumulator per value."""
-        (_, _, dtype), *_ = self.state_spec(inputs)
-        return Cost(n_neurons=inputs[0].n, state_bytes=np.dtype(dtype).itemsize * inputs[0].n)
+        (_, shape, dtype), *_ = self.state_spec(inputs)
+        state_bytes = np.dtype(dtype).itemsize * math.prod(shape)
+        return Cost(n_neurons=inputs[0].n, state_bytes=state_bytes)
 
     def state_spec(self, inputs: Sequence[ValueType]) -> StateSpec:
         """The sum so far, `total`, int64."""
@@ -205,7 +207,7 @@ class Membrane(Readout):
         object.__setattr__(self, "decay", float(np.float32(self.decay)) + 0.0)
 
     @classmethod
-    def authored(cls, params: Mapping[str, Any]) -> Self:
+    def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
         """Parameters: every (null), decay (1)."""
         known = _only(cls.kind, params, "every", "decay")
         decay = known.get("decay", 1.0)

@@ -3,7 +3,7 @@
 Values are counted channel-major (C order), as everywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, Self
@@ -28,6 +28,8 @@ class Reshape(Stage):
     """All values, in `shape`; one entry may be -1, for what is left; (-1,) flattens."""
 
     kind: ClassVar[str] = "reshape"
+    homogeneous: ClassVar[bool] = True
+    timeless: ClassVar[bool] = True
 
     shape: tuple[int, ...]
 
@@ -38,6 +40,16 @@ class Reshape(Stage):
         if shape.count(-1) > 1 or any(size < 1 for size in shape if size != -1) or not shape:
             raise StageError(f"A shape has entries above 0 and at most one -1, not {shape}.")
         return cls(shape)
+
+    @classmethod
+    def faults(
+        cls, params: Mapping[str, Any], arrays: Mapping[str, Array]
+    ) -> Iterator[tuple[str, str]]:
+        """A shape that is missing or none."""
+        if not params.get("shape"):
+            yield "shape", "a reshape needs the shape to give; -1 stands for the rest."
+        else:
+            yield from super().faults(params, arrays)
 
     def params(self) -> dict[str, Json]:
         """The shape."""
@@ -76,6 +88,7 @@ class Select(Stage):
     """The flattened values [lo, hi): what a synapse group reads of a wider edge."""
 
     kind: ClassVar[str] = "select"
+    timeless: ClassVar[bool] = True
 
     lo: int
     hi: int

@@ -3,16 +3,44 @@
 from collections.abc import Mapping
 from typing import Any
 
-from topologies.stages import add, conv, encoder, linear, neuron, pool, readout, reshape
-from topologies.stages.base import Array, Stage, StageError
+from topologies.stages import (
+    add,
+    alif,
+    attention,
+    conv,
+    conv1d,
+    cubalif,
+    delay,
+    encoder,
+    graph,
+    leaky,
+    linear,
+    multiply,
+    neuron,
+    plif,
+    pool,
+    readout,
+    reduce,
+    requantise,
+    reshape,
+    scale,
+)
+from topologies.stages.base import Array, Role, Stage, StageError
 
-__all__ = ["KINDS", "build_stage", "stage_class"]
+__all__ = ["KINDS", "build_stage", "kinds_of", "stage_class"]
 
-KINDS: Mapping[str, type[Stage]] = {
-    cls.kind: cls
-    for module in (conv, linear, pool, reshape, add, neuron, readout, encoder)
-    for cls in module.STAGES
-}
+_MODULES = (
+    *(conv, conv1d, linear, scale, graph),
+    *(pool, reduce, reshape, add, multiply, attention, requantise, delay),
+    *(neuron, plif, cubalif, alif),
+    *(readout, leaky, encoder),
+)
+KINDS: Mapping[str, type[Stage]] = {cls.kind: cls for module in _MODULES for cls in module.STAGES}
+
+
+def kinds_of(role: Role) -> tuple[str, ...]:
+    """The kinds of a role."""
+    return tuple(kind for kind, cls in KINDS.items() if cls.role == role)
 
 
 def stage_class(kind: str) -> type[Stage]:

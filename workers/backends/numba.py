@@ -41,7 +41,7 @@ class NumbaKernel(NumpyKernel):
                 spikes = source < 0 and program.ports[-1 - source].is_spike
                 if spikes and self._unit(index) is not None and _fits_int32(stage):
                     return _linear(stage, self._unit(index) or 0, plain)
-            case If() | Lif():
+            case If() | Lif() if stage.is_uniform:
                 form = _form(stage)
                 if form is not None:
                     source = program.reads[index][0]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from topologies.stages.base import (
     Array,
     Clock,
     Emissions,
-    Stage,
     StateSpec,
     ValueType,
     edge_dtype,
@@ -36,24 +35,15 @@ from topologies.stages.conv import Conv2d
 from topologies.stages.linear import Linear
 from topologies.stages.neuron import If, Lif, Neuron
 from topologies.stages.pool import MaxPool, SumPool
-from topologies.stages.reshape import Reshape, Select
+from workers.backends.kinds import Op, State, kind_op
 
 __all__ = ["Advance", "NumpyKernel", "Op", "State", "neuron_op"]
 
 _FEW_ROWS = 128  # below it the transposed product wins, and silence is worth looking for
 _FEW_OUTPUTS = 64  # below it it does not
 _COLUMNS = 2**21  # values of an unfolded convolution at once: 8 MB
-State: TypeAlias = tuple[Array, ...]
 # All steps of a window: v (B, n), written to, i and s (T, B, n), s bool, written -> v.
 Advance: TypeAlias = Callable[[Array, Array, Array], Array]
-
-
-class Op(Protocol):
-    """One stage, time first: (T, B, *shape) each -> (T, B, *shape), and the new state."""
-
-    def __call__(
-        self, inputs: Sequence[Array], state: State, clock: Clock
-    ) -> tuple[Array | Emissions, State]: ...
 
 
 class NumpyKernel:
@@ -106,7 +96,7 @@ class NumpyKernel:
                 return _linear(stage, self._unit(index))
             case Conv2d():
                 return _conv(stage, out_type, self._unit(index))
-            case If() | Lif():
+            case If() | Lif() if stage.is_uniform:
                 return neuron_op(stage, self._is_current(program.reads[index][0]), _advance(stage))
             case SumPool():
                 return _sum_pool(stage, out_type)
@@ -114,9 +104,8 @@ class NumpyKernel:
                 return _max_pool(stage, out_type)
             case Add():
                 return _add(stage, _dtype_of(out_type.largest))
-            case Reshape() | Select():
-                return _swapped(stage)
-        return _streams_first(stage)
+        read = program.reads[index][0]
+        return kind_op(stage, isinstance(stage, Neuron) and self._is_current(read))
 
     def _unit(self, index: int) -> int | None:
         """The unit by which a product may scale its weights: when one neuron alone reads it."""
@@ -287,25 +276,6 @@ def _add(stage: Add, dtype: np.dtype[Any]) -> Op:
         for x, lift in zip(inputs[1:], lifts[1:], strict=True):
             total += x.astype(dtype, copy=False) * lift
         return total, state
-
-    return op
-
-
-def _swapped(stage: Stage) -> Op:
-    """A stage that treats both leading axes alike: it is run as it is."""
-
-    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array | Emissions, State]:
-        return stage.run(inputs, state, clock)
-
-    return op
-
-
-def _streams_first(stage: Stage) -> Op:
-    """Any other stage: its own `run`, on streams first."""
-
-    def op(inputs: Sequence[Array], state: State, clock: Clock) -> tuple[Array | Emissions, State]:
-        value, after = stage.run([x.swapaxes(0, 1) for x in inputs], state, clock)
-        return (value if isinstance(value, list) else value.swapaxes(0, 1)), after
 
     return op
 

@@ -19,12 +19,16 @@ from torch.nn import functional
 
 from topologies.compiled import Group, Operator, Program
 from topologies.stages.add import Add
-from topologies.stages.base import Array, Clock, Emissions, Stage, StateSpec, edge_dtype
+from topologies.stages.attention import Ssa
+from topologies.stages.base import Array, Clock, Emissions, StateSpec, edge_dtype
 from topologies.stages.conv import Conv2d
+from topologies.stages.conv1d import Conv1d
 from topologies.stages.linear import Linear
 from topologies.stages.neuron import If, Lif
 from topologies.stages.pool import MaxPool, SumPool
 from topologies.stages.reshape import Reshape
+from topologies.stages.weighted import Weighted
+from workers.backends.kinds import Op, kind_op
 from workers.kernel import KernelError
 
 __all__ = ["TorchKernel", "check_environment", "set_exact"]
@@ -122,7 +126,11 @@ def _plan(program: Program, index: int) -> _Op:
             return _linear(stage)
         case Conv2d():
             return _conv(stage)
-        case If() | Lif():
+        case Conv1d():
+            return _conv1d(stage)
+        case Ssa():
+            return _ssa(stage)
+        case If() | Lif() if stage.is_uniform:
             return _neuron(stage)
         case SumPool():
             return _sum_pool(stage, wide)
@@ -136,10 +144,10 @@ def _plan(program: Program, index: int) -> _Op:
                 inputs[0].reshape(*inputs[0].shape[:2], *shape),
                 state,
             )
-    return _streams_first(stage)
+    return _on_numpy(kind_op(stage))
 
 
-def _weights(stage: Linear | Conv2d) -> tuple[torch.Tensor, torch.Tensor]:
+def _weights(stage: Weighted) -> tuple[torch.Tensor, torch.Tensor]:
     dtype = _DTYPES[stage.accumulator]
     return torch.tensor(stage.weight).to(dtype), torch.tensor(stage.bias).to(dtype)
 
@@ -168,6 +176,29 @@ def _conv(stage: Conv2d) -> _Op:
             stage.channel_groups,
         )
         return sums.unflatten(0, x.shape[:2]), state
+
+    return op
+
+
+def _conv1d(stage: Conv1d) -> _Op:
+    weight, bias = _weights(stage)
+
+    def op(inputs: Sequence[torch.Tensor], state: _State, clock: Clock) -> tuple[Any, _State]:
+        (x,) = inputs
+        geometry = stage.stride, stage.padding, stage.dilation, stage.channel_groups
+        sums = functional.conv1d(x.flatten(0, 1).to(weight.dtype), weight, bias, *geometry)
+        return sums.unflatten(0, x.shape[:2]), state
+
+    return op
+
+
+def _ssa(stage: Ssa) -> _Op:
+    dtype = _DTYPES[stage.accumulator]
+
+    def op(inputs: Sequence[torch.Tensor], state: _State, clock: Clock) -> tuple[Any, _State]:
+        q, k, v = (x.to(dtype).unflatten(2, (stage.heads, -1)) for x in inputs)
+        sums = torch.matmul(v, torch.matmul(k.transpose(3, 4), q))
+        return sums.reshape(inputs[0].shape), state
 
     return op
 
@@ -202,14 +233,14 @@ def _add(stage: Add, dtype: torch.dtype) -> _Op:
     return op
 
 
-def _streams_first(stage: Stage) -> _Op:
-    """Any other stage: its own `run` on NumPy."""
+def _on_numpy(op: Op) -> _Op:
+    """Any other stage: its operation on NumPy."""
 
-    def op(inputs: Sequence[torch.Tensor], state: _State, clock: Clock) -> tuple[Any, _State]:
-        value, after = stage.run([x.numpy().swapaxes(0, 1) for x in inputs], state, clock)
-        return (value if isinstance(value, list) else _tensor(value.swapaxes(0, 1))), after
+    def apply(inputs: Sequence[torch.Tensor], state: _State, clock: Clock) -> tuple[Any, _State]:
+        value, after = op([x.numpy() for x in inputs], state, clock)
+        return (value if isinstance(value, list) else _tensor(value)), after
 
-    return op
+    return apply
 
 
 def _neuron(stage: If | Lif) -> _Op:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from topologies.compiler.check import KINDS
-from topologies.model import ENCODERS, READOUTS
+from topologies.layers import LAYERS
 from topologies.schema import form_faults
+from topologies.stages.table import kinds_of
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def test_legal_document_has_no_fault(document: dict[str, Any], schema: dict[str,
 
 def test_schema_names_every_kind_that_the_compiler_knows(schema: dict[str, Any]) -> None:
     defs = schema["$defs"]
-    assert set(defs["layer"]["properties"]["kind"]["enum"]) == set(KINDS)
+    assert set(defs["layer"]["properties"]["kind"]["enum"]) == set(LAYERS)
     encoders = defs["input"]["properties"]["encoder"]["properties"]["kind"]["enum"]
-    assert tuple(encoders) == ENCODERS
-    assert tuple(defs["output"]["properties"]["readout"]["enum"]) == READOUTS
+    assert tuple(encoders) == kinds_of("encoder")
+    assert tuple(defs["output"]["properties"]["readout"]["enum"]) == kinds_of("readout")
 
 
 def test_all_faults_are_reported_each_with_its_place(
@@ -65,7 +65,7 @@ def test_each_fault_says_what_was_legal(document: dict[str, Any], schema: dict[s
     assert "an integer from 1 on" in found["layers[0] (conv).stride"]
     assert "decay_input" in found["layers[2] (lif).taus"]
     assert found["layers[3] (pool)"] == "'kernel' is missing."
-    assert "conv2d, linear" in found["layers[4] (flat).kind"]
+    assert "conv2d, conv1d, linear" in found["layers[4] (flat).kind"]
 
 
 @pytest.mark.parametrize("wrong", [None, 3, [], "text"])

@@ -63,7 +63,8 @@ def test_compiling_reports_all_faults_in_one_error(
         ("linear", {"weight": EYE, "bias": np.zeros(3)}, r"legal is \[4\]"),
         ("conv2d", {"weight": np.zeros((3, 1, 1, 1)), "groups": 2}, "do not divide"),
         ("conv2d", {"weight": np.zeros((3, 1, 1, 1)), "stride": 0}, "from 1 on"),
-        ("if", {"weight": EYE}, "legal are none"),
+        ("if", {"weight": EYE}, "'weight' is unknown: legal are v_threshold, v_reset"),
+        ("max_pool", {"weight": EYE, "kernel": 2}, "legal are none"),
         ("max_pool", {}, "needs 'kernel'"),
         ("reshape", {}, "needs the shape"),
         ("if", {"v_threshold": -1.0}, "above 0"),
@@ -98,11 +99,41 @@ def test_cycle_without_a_delay_is_refused(make_network: Make, make_layer: MakeLa
     assert "must pass a delay" in faults(network)["layers"]
 
 
-def test_delay_of_something_that_has_no_spikes_is_refused(
+def test_delay_of_sums_is_refused_for_they_do_not_travel(
     make_network: Make, make_layer: MakeLayer
 ) -> None:
-    network = make_network(make_layer("n", "if", Source("input", 1)))
-    assert "no spikes to delay" in faults(network)["layers[0] (n).from"]
+    network = make_network(
+        make_layer("fc", "linear", "input", weight=EYE), make_layer("n", "if", Source("fc", 1))
+    )
+    assert "no spikes to delay" in faults(network)["layers[1] (n).from"]
+
+
+def test_input_and_sums_of_spikes_may_be_delayed(make_network: Make, make_layer: MakeLayer) -> None:
+    network = make_network(
+        make_layer("both", "add", "input", Source("input", 2)),
+        make_layer("n", "if", Source("both", 1)),
+    )
+    assert faults(network) == {}
+
+
+def test_delay_layer_opens_a_cycle(make_network: Make, make_layer: MakeLayer) -> None:
+    layers = (
+        make_layer("sum", "add", "input", "late"),
+        make_layer("n", "if", "sum"),
+        make_layer("late", "delay", "n", steps=1),
+        make_layer("out", "if", "n"),
+    )
+    assert faults(make_network(*layers, longest_window=1)) == {}
+
+
+def test_delay_layer_of_no_steps_opens_no_cycle(make_network: Make, make_layer: MakeLayer) -> None:
+    layers = (
+        make_layer("sum", "add", "input", "late"),
+        make_layer("n", "if", "sum"),
+        make_layer("late", "delay", "n", steps=0),
+        make_layer("out", "if", "n"),
+    )
+    assert "must pass a delay" in faults(make_network(*layers))["layers"]
 
 
 def test_layer_that_nobody_reads_is_refused(make_network: Make, make_layer: MakeLayer) -> None:

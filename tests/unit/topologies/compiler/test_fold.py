@@ -6,7 +6,7 @@ import pytest
 from topologies.compiled import run_reference
 from topologies.compiler import compile_network
 from topologies.compiler.fold import fold
-from topologies.model import Layer, Network, NetworkError
+from topologies.model import Layer, Network, NetworkError, Source
 
 Make = Callable[..., Network]
 MakeLayer = Callable[..., Layer]
@@ -59,19 +59,22 @@ def test_batch_norm_without_scale_and_offset_only_normalises(
     assert np.array_equal(arrays["bias"], (0.0 - NORM["running_mean"]) * scale)
 
 
-def test_batch_norm_behind_something_else_is_refused(
+def test_batch_norm_behind_something_else_becomes_a_scale(
     make_network: Make, make_layer: MakeLayer
 ) -> None:
     network = make_network(
-        make_layer("norm", "batch_norm", "input", **NORM),
+        make_layer("norm", "batch_norm", "input", eps=0.01, **NORM),
         make_layer("conv", "conv2d", "norm", weight=np.zeros((1, 3, 1, 1))),
         shape=(3, 3, 3),
     )
-    with pytest.raises(NetworkError, match="reads a conv2d or a linear directly"):
-        fold(network)
+    scale = fold(network).layers[0]
+    gain = NORM["weight"] / np.sqrt(NORM["running_var"] + 0.01)
+    assert scale.kind == "scale"
+    assert np.array_equal(scale.arrays["weight"], gain)
+    assert np.allclose(scale.arrays["bias"], NORM["bias"] - NORM["running_mean"] * gain, 1e-12)
 
 
-def test_batch_norm_of_weights_that_others_use_is_refused(
+def test_batch_norm_of_sums_that_others_read_leaves_the_weights_alone(
     make_network: Make, make_layer: MakeLayer
 ) -> None:
     network = make_network(
@@ -80,8 +83,95 @@ def test_batch_norm_of_weights_that_others_use_is_refused(
         make_layer("sum", "add", "conv", "norm"),
         shape=(2, 3, 3),
     )
-    with pytest.raises(NetworkError, match="only reader"):
-        fold(network)
+    folded = fold(network)
+    assert [layer.kind for layer in folded.layers] == ["conv2d", "scale", "add"]
+    assert np.array_equal(arrays_of(folded, "conv")["weight"], WEIGHT)
+
+
+def test_batch_norm_of_sums_that_the_readout_reads_leaves_the_weights_alone(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    norm = make_layer("norm", "batch_norm", "conv", **NORM)
+    conv = make_layer("conv", "conv2d", "input", weight=WEIGHT)
+    network = make_network(norm, make_layer("n", "if", "norm"), conv, shape=(2, 3, 3))
+    assert [layer.kind for layer in fold(network).layers] == ["scale", "if", "conv2d"]
+
+
+def test_batch_norms_in_a_row_are_folded_one_after_the_other(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("conv", "conv2d", "input", weight=WEIGHT, bias=BIAS),
+        make_layer("one", "batch_norm", "conv", **NORM),
+        make_layer("two", "batch_norm", "one", **NORM),
+        shape=(2, 3, 3),
+    )
+    folded = fold(network)
+    assert [layer.name for layer in folded.layers] == ["conv"]
+    gain = NORM["weight"] / np.sqrt(NORM["running_var"] + 1e-5)
+    once = (BIAS - NORM["running_mean"]) * gain + NORM["bias"]
+    twice = (once - NORM["running_mean"]) * gain + NORM["bias"]
+    assert np.allclose(arrays_of(folded, "conv")["bias"], twice, 1e-12)
+
+
+def test_batch_norm_with_another_number_of_channels_is_refused(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("conv", "conv2d", "input", weight=WEIGHT[:2]),
+        make_layer("norm", "batch_norm", "conv", **NORM),
+        shape=(2, 3, 3),
+    )
+    with pytest.raises(NetworkError, match=r"layers\[1\] \(norm\): its arrays have 3 values"):
+        compile_network(network)
+
+
+@pytest.mark.parametrize(("axes", "shape"), [([-2, -1], (3, 3, 4)), (-1, (3, 12))])
+def test_mean_over_axes_is_a_sum_whose_odd_divisor_the_next_weights_take(
+    axes: object, shape: tuple[int, ...], make_network: Make, make_layer: MakeLayer
+) -> None:
+    weight = RNG.normal(size=(2, 3))
+    network = make_network(
+        make_layer("mean", "reduce", "input", axes=axes),
+        make_layer("fc", "linear", "mean", weight=weight),
+        shape=shape,
+    )
+    folded = fold(network)
+    assert folded.layers[0].params["shift"] == 2
+    assert np.array_equal(arrays_of(folded, "fc")["weight"], weight / 3.0)
+
+
+def test_sum_over_axes_is_not_divided(make_network: Make, make_layer: MakeLayer) -> None:
+    network = make_network(
+        make_layer("sum", "reduce", "input", axes=-1, op="sum"),
+        make_layer("n", "if", "sum"),
+        shape=(2, 3),
+    )
+    assert "shift" not in fold(network).layers[0].params
+
+
+def test_delay_layers_go_onto_the_edges_behind_them(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("one", "delay", "input", steps=2),
+        make_layer("two", "delay", Source("one", 1), steps=[3, 3, 3, 3]),
+        make_layer("n", "if", "two"),
+    )
+    (neuron,) = fold(network).layers
+    assert neuron.sources == (Source("input", 6),)
+
+
+def test_delays_that_differ_and_delays_of_sums_remain_layers(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("each", "delay", "input", steps=[0, 1, 2, 3]),
+        make_layer("fc", "linear", "each", weight=np.eye(4)),
+        make_layer("late", "delay", "fc", steps=1),
+        make_layer("n", "if", "late"),
+    )
+    assert [layer.kind for layer in fold(network).layers] == ["delay", "linear", "delay", "if"]
 
 
 def test_power_of_two_average_is_a_shifted_sum(make_network: Make, make_layer: MakeLayer) -> None:

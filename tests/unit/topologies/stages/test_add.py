@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from topologies.compiler.bound import adding, with_accumulator
 from topologies.stages.add import Add
 from topologies.stages.base import Clock, StageError, ValueType
 
@@ -10,7 +9,7 @@ CLOCK = Clock(np.zeros(1, np.int64), np.zeros(1, np.bool_))
 
 def test_inputs_are_added_in_the_finest_unit() -> None:
     coarse, fine = ValueType((2,), 0, 1), ValueType((2,), -8, 8, 3)
-    stage = adding([coarse, fine])
+    stage = Add.lowered({}, {}, [coarse, fine])
     y, _ = stage.run([np.array([[[1, 0]]], np.uint8), np.array([[[-3, 5]]], np.int16)], (), CLOCK)
     assert np.asarray(y).tolist() == [[[5, 5]]]
     out = stage.out_type([coarse, fine])
@@ -25,8 +24,8 @@ def test_bound_covers_partial_sums_that_cancel() -> None:
 def test_accumulator_follows_the_bound() -> None:
     wide = [ValueType((1,), 0, 2**23), ValueType((1,), 0, 2**23)]
     narrow = [ValueType((1,), 0, 2**23), ValueType((1,), 0, 2**22)]
-    assert with_accumulator(adding(wide), wide).params()["accumulator"] == "int32"
-    assert with_accumulator(adding(narrow), narrow).params()["accumulator"] == "float32"
+    assert Add.lowered({}, {}, wide).params()["accumulator"] == "int32"
+    assert Add.lowered({}, {}, narrow).params()["accumulator"] == "float32"
 
 
 def test_different_shapes_are_refused() -> None:
