@@ -1,0 +1,194 @@
+"""Every checker finds what it is for in a made-up bad history, and nothing in a good one."""
+
+from collections.abc import Callable
+
+import pytest
+
+from loadtest.faults.checkers import CHECKERS, excuse_of, judge
+from loadtest.faults.history import (
+    Emission,
+    End,
+    History,
+    Injected,
+    Sample,
+    Sent,
+    Size,
+    TaskView,
+    Wire,
+)
+
+_A, _B = b"a" * 8, b"b" * 8
+_NETS = ("one", "two")
+_MB = 1024 * 1024
+
+
+def _good() -> History:
+    """Two records of one stream in two networks; a task that moves on; a worker that is killed."""
+    history = History(expected={"walk": {"one": (_A, _B), "two": (_B, _A)}})
+    for index in range(2):
+        history.sent.append(Sent("s", "walk", _NETS, index, index == 1, float(index)))
+        for network in _NETS:
+            digest = history.expected["walk"][network][index]
+            history.emissions.append(Emission(network, "s", index, digest, index + 0.5))
+            wire = Wire(network, 0, 9, 4, index, index == 1, digest, index + 0.5)
+            history.wire += [wire, wire]  # a repeat in the log is no duplicate at the sink
+    history.ends += [End(network, "s", "", 1.6) for network in _NETS]
+    for step in range(20):
+        at = 0.25 * step
+        owner = "w1" if step < 4 else "" if step < 9 else "w2"
+        tasks = {
+            "hit": TaskView(owner, step // 2, {"in": step}),
+            "other": TaskView("w2", step, {"in": 2 * step}),
+        }
+        history.samples.append(Sample(at, tasks))
+    history.faults.append(Injected(0, "kill-worker", "w1", 0.9, 0.9, ("w1",)))
+    for at in range(100):
+        history.sizes.append(Size("gateway", 7, float(at), (100 + min(at, 20)) * _MB))
+    return history
+
+
+def _lose_an_end(history: History) -> None:
+    del history.ends[0]
+
+
+def _lose_an_emission(history: History) -> None:
+    del history.emissions[1]
+
+
+def _give_an_emission_twice(history: History) -> None:
+    history.emissions.append(history.emissions[0])
+
+
+def _end_twice(history: History) -> None:
+    history.ends.append(history.ends[0])
+
+
+def _change_a_bit(history: History) -> None:
+    history.emissions[0] = history.emissions[0]._replace(digest=b"x" * 8)
+
+
+def _emit_more_than_there_is(history: History) -> None:
+    history.emissions.append(Emission("one", "s", 2, _A, 2.0))
+
+
+def _repeat_with_other_bits(history: History) -> None:
+    history.wire.insert(1, history.wire[0]._replace(digest=b"x" * 8))
+
+
+def _skip_a_window(history: History) -> None:
+    history.wire += [Wire("one", 0, 9, 5, window, False, _A, 3.0) for window in (0, 2)]
+
+
+def _go_on_after_the_end(history: History) -> None:
+    history.wire.append(Wire("one", 0, 9, 4, 2, False, _A, 3.0))
+
+
+def _answer_late(history: History) -> None:
+    history.emissions[0] = history.emissions[0]._replace(at=100.0)
+
+
+def _end_with_an_error(history: History) -> None:
+    history.ends[0] = history.ends[0]._replace(error="InputLost: window 3 is gone")
+
+
+def _accept_a_zombies_checkpoint(history: History) -> None:
+    late = history.samples[-1].tasks["other"]
+    task = late._replace(number=late.number - 3)
+    history.samples.append(Sample(5.0, {**history.samples[-1].tasks, "other": task}))
+
+
+def _take_a_position_back(history: History) -> None:
+    task = history.samples[-1].tasks["other"]._replace(positions={"in": 3})
+    history.samples.append(Sample(5.0, {**history.samples[-1].tasks, "other": task}))
+
+
+def _forget_a_position(history: History) -> None:
+    task = history.samples[-1].tasks["other"]._replace(positions={})
+    history.samples.append(Sample(5.0, {**history.samples[-1].tasks, "other": task}))
+
+
+def _stop_a_task_that_nobody_hit(history: History) -> None:
+    for i in range(6, 12):
+        sample = history.samples[i]
+        free = sample.tasks["other"]._replace(worker="")
+        history.samples[i] = sample._replace(tasks={**sample.tasks, "other": free})
+
+
+def _grow(history: History) -> None:
+    history.sizes = [s._replace(n_bytes=int(s.n_bytes + 2 * s.at * _MB)) for s in history.sizes]
+
+
+_BAD: dict[str, list[Callable[[History], None]]] = {
+    "lost": [_lose_an_end, _lose_an_emission],
+    "duplicated at the sink": [_give_an_emission_twice, _end_twice],
+    "different bits": [_change_a_bit, _emit_more_than_there_is, _repeat_with_other_bits],
+    "window regression": [_skip_a_window, _go_on_after_the_end],
+    "stuck stream": [_answer_late],
+    "unexcused error": [_end_with_an_error],
+    "stale checkpoint": [_accept_a_zombies_checkpoint, _take_a_position_back, _forget_a_position],
+    "unrelated task stopped": [_stop_a_task_that_nobody_hit],
+    "memory growth": [_grow],
+}
+
+
+def test_a_good_history_gives_no_finding() -> None:
+    assert judge(_good()) == []
+
+
+def test_every_checker_has_a_bad_history() -> None:
+    assert set(_BAD) == set(CHECKERS)
+
+
+@pytest.mark.parametrize(
+    ("checker", "spoil"), [(name, spoil) for name, all_ in _BAD.items() for spoil in all_]
+)
+def test_a_bad_history_is_found_by_its_checker_alone(
+    checker: str, spoil: Callable[[History], None]
+) -> None:
+    history = _good()
+    spoil(history)
+    assert {finding.checker for finding in judge(history)} == {checker}
+
+
+def _with_error(*faults: Injected) -> tuple[History, End]:
+    history = _good()
+    history.faults = list(faults)
+    history.ends[0] = end = history.ends[0]._replace(error="InputLost: gone", at=20.0)
+    return history, end
+
+
+def test_loss_of_the_store_and_of_a_worker_together_excuses_a_named_error() -> None:
+    wipe = Injected(1, "wipe-store", "store", 10.0, 12.0, ("*",))
+    kill = Injected(2, "kill-worker", "w1", 13.0, 13.0, ("w1",))
+    history, end = _with_error(wipe, kill)
+    assert excuse_of(history, end) == (wipe, kill)
+    assert not [f for f in judge(history) if f.checker == "unexcused error"]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Injected(1, "wipe-store", "store", 10.0, 12.0, ("*",))],
+        [Injected(1, "kill-worker", "w1", 10.0, 10.0, ("w1",))],
+        [
+            Injected(1, "wipe-store", "store", 1.0, 2.0, ("*",)),
+            Injected(2, "kill-worker", "w1", 13.0, 13.0, ("w1",)),
+        ],
+        [
+            Injected(1, "kill-store", "store", 10.0, 12.0, ("*",)),
+            Injected(2, "kill-worker", "w1", 13.0, 13.0, ("w1",)),
+        ],
+    ],
+    ids=["the store alone", "a worker alone", "far apart", "a store that kept its data"],
+)
+def test_nothing_less_excuses_one(faults: list[Injected]) -> None:
+    history, end = _with_error(*faults)
+    assert excuse_of(history, end) is None
+
+
+def test_a_store_that_lost_its_data_may_count_checkpoints_anew() -> None:
+    history = _good()
+    history.faults.append(Injected(1, "wipe-store", "store", 4.8, 4.9, ("*",)))
+    tasks = {task: TaskView("w2", 1, {}) for task in ("hit", "other")}
+    history.samples.append(Sample(5.0, tasks))
+    assert judge(history) == []
