@@ -81,6 +81,7 @@ __all__ = [
     "status",
     "unhosted",
     "want",
+    "write",
 ]
 
 T = TypeVar("T")
@@ -242,6 +243,17 @@ def commit(
     return _call(
         "commit", task.partition, args, lambda reply: CommitOutcome(replies.integer(reply))
     )
+
+
+def write(writes: Sequence[BlobWrite]) -> Call[int]:
+    """Write at least one blob of one partition, all with the time to live of the first; how many.
+
+    A command per blob would cost the caller four times the work.
+    """
+    base, _, _ = writes[0].key.partition("blob:")
+    keys = (base, *(each.key for each in writes))
+    data = (each.data for each in writes)
+    return Call("write", keys, (writes[0].ttl_ms, *data), replies.integer)
 
 
 def hand(task: TaskId, token: str, value: str) -> Call[bool]:

@@ -28,7 +28,7 @@ __all__ = ["RedisStore"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BATCH = 256  # commands per transaction: what one reader may hold the server up for
+_BATCH = 256  # commands or blobs at once: what one client may hold the server up for
 _MANIFESTS = "snn:networks"
 _AWAY = (
     TimeoutError,
@@ -121,11 +121,11 @@ class RedisStore:
         """Return when the store answers."""
         await self._execute([("PING",)])
 
-    async def run(self, call: Call[T]) -> T:
+    async def run(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Run one script; it is loaded again when the server has forgotten it."""
         text = script(call.script)
         operands = (len(call.keys), *call.keys, *call.args)
-        async with self._deadline(call.script):
+        async with self._deadline(call.script, timeout):
             try:
                 reply = await self._command("EVALSHA", text.sha, *operands)
             except errors.NoScriptError:
@@ -140,8 +140,8 @@ class RedisStore:
         self, writes: Sequence[BlobWrite], *, timeout: float | None = None
     ) -> None:
         """Write blobs that vanish unless a commit names them in time."""
-        commands = [("SET", each.key, each.data, "PX", each.ttl_ms) for each in writes]
-        await self._execute(commands, timeout)
+        for start in range(0, len(writes), _BATCH):
+            await self.run(calls.write(writes[start : start + _BATCH]), timeout=timeout)
 
     async def load(self, task: TaskId, *, timeout: float | None = None) -> StoredCheckpoint | None:
         """The last checkpoint with both versions of every blob; None when there is none.

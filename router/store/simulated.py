@@ -148,9 +148,10 @@ class SimulatedStore:
         return query.read([self.command(*command) for command in query.commands])
 
     def write_blobs(self, writes: Sequence[BlobWrite]) -> None:
-        """Write blobs that vanish unless a commit names them in time."""
-        for key, data, ttl_ms in writes:
-            self._execute("SET", self._command, b"SET", key.encode(), data, b"PX", ttl_ms)
+        """Write blobs that vanish unless a commit names them in time, each by a call of its own:
+        so a failover can lose some of them."""
+        for each in writes:
+            self.run(calls.write([each]))
 
     def load(self, task: TaskId) -> StoredCheckpoint | None:
         """The last checkpoint with both versions of every blob; None when there is none."""
