@@ -36,16 +36,32 @@ def kafka(embedded_broker: EmbeddedBroker) -> str:
 
 
 @pytest.fixture
-def redis_url(embedded_store: EmbeddedStore) -> str:
-    """URL of the embedded store, emptied before the test (data and script cache)."""
-    host, port = embedded_store.address.split(":")
-    with socket.create_connection((host, int(port)), timeout=5.0) as connection:
-        connection.sendall(b"FLUSHALL SYNC\r\nSCRIPT FLUSH\r\n")
-        received = b""
-        while received.count(b"\r\n") < 2:
-            received += connection.recv(4096)
-    assert received == b"+OK\r\n+OK\r\n"
+def emptied() -> Callable[[str], None]:
+    """Empties the Redis or Valkey at HOST:PORT: its data and its script cache."""
+
+    def empty(address: str) -> None:
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=5.0) as connection:
+            connection.sendall(b"FLUSHALL SYNC\r\nSCRIPT FLUSH\r\n")
+            received = b""
+            while received.count(b"\r\n") < 2:
+                received += connection.recv(4096)
+        assert received == b"+OK\r\n+OK\r\n"
+
+    return empty
+
+
+@pytest.fixture
+def embedded_redis_url(embedded_store: EmbeddedStore, emptied: Callable[[str], None]) -> str:
+    """URL of the embedded store, emptied before the test."""
+    emptied(embedded_store.address)
     return embedded_store.url
+
+
+@pytest.fixture
+def redis_url(embedded_redis_url: str) -> str:
+    """URL of a store, emptied before the test: the embedded one."""
+    return embedded_redis_url
 
 
 @pytest.fixture

@@ -1,43 +1,29 @@
-"""What Spike Router expects of a Kafka, through the client library it uses.
-
-Run against the embedded broker always, and against the one that `SPIKEROUTER_TEST_KAFKA` names.
-"""
+"""What Spike Router expects of a Kafka, through the client library it uses."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import MessageSizeTooLargeError, OffsetOutOfRangeError
 
 from router.settings import EMBEDDED_PARTITIONS, EMBEDDED_RETENTION_BYTES
 
-_REAL: Final = os.environ.get("SPIKEROUTER_TEST_KAFKA", "")
 _DEADLINE_S: Final = 20.0
 _N_PARTITIONS: Final = EMBEDDED_PARTITIONS
 
 
-@pytest.fixture(params=["embedded", *(["real"] if _REAL else [])])
-def bootstrap(request: pytest.FixtureRequest, kafka: str) -> str:
-    return kafka if request.param == "embedded" else _REAL
+@pytest.fixture
+def bootstrap(kafka: str) -> str:
+    return kafka
 
 
 @pytest.fixture
-async def topic(bootstrap: str, kafka: str, fresh_name: Callable[[str], str]) -> str:
-    """A topic of its own; the embedded broker makes one when it is first asked for."""
-    name = fresh_name("bus")
-    if bootstrap != kafka:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-        await admin.start()
-        try:
-            await admin.create_topics([NewTopic(name, _N_PARTITIONS, 1)])
-        finally:
-            await admin.close()
-    return name
+def topic(fresh_name: Callable[[str], str]) -> str:
+    """A topic of its own; the broker makes it when it is first asked for."""
+    return fresh_name("bus")
 
 
 @asynccontextmanager
@@ -217,26 +203,26 @@ class TestEmbeddedBrokerOnly:
     """Limits of the embedded broker that the product is built around."""
 
     async def test_truncated_input_is_an_error_not_a_gap(
-        self, kafka: str, fresh_name: Callable[[str], str]
+        self, embedded_kafka: str, fresh_name: Callable[[str], str]
     ) -> None:
         name = fresh_name("truncated")
         n_records = EMBEDDED_RETENTION_BYTES // 900_000 + 3
-        async with _producer(kafka) as producer:
+        async with _producer(embedded_kafka) as producer:
             for _ in range(n_records):
                 await producer.send_and_wait(name, bytes(900_000), partition=0)
         partition = TopicPartition(name, 0)
-        async with _consumer(kafka, (name, 0, 0)) as consumer:
+        async with _consumer(embedded_kafka, (name, 0, 0)) as consumer:
             assert (await consumer.beginning_offsets([partition]))[partition] > 0
             with pytest.raises(OffsetOutOfRangeError):
                 await _read(consumer, 1)
 
     async def test_what_fits_the_retention_is_kept(
-        self, kafka: str, fresh_name: Callable[[str], str]
+        self, embedded_kafka: str, fresh_name: Callable[[str], str]
     ) -> None:
         name = fresh_name("kept")
         n_records = EMBEDDED_RETENTION_BYTES // 910_000
-        async with _producer(kafka) as producer:
+        async with _producer(embedded_kafka) as producer:
             for _ in range(3 * n_records):
                 await producer.send_and_wait(name, bytes(900_000), partition=0)
-        async with _consumer(kafka, (name, 0, 2 * n_records)) as consumer:
+        async with _consumer(embedded_kafka, (name, 0, 2 * n_records)) as consumer:
             assert len(await _read(consumer, n_records)) == n_records

@@ -1,7 +1,6 @@
 """`router.bus.Bus` keeps its word on every broker."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -10,14 +9,7 @@ import pytest
 from router.bus import Bus, BusError, Place, set_fetch_wait
 from router.settings import EMBEDDED_PARTITIONS, EMBEDDED_RETENTION_BYTES, Settings
 
-_REAL: Final = os.environ.get("SPIKEROUTER_TEST_KAFKA", "")
 _DEADLINE_S: Final = 20.0
-
-
-@pytest.fixture(params=["embedded", *(["real"] if _REAL else [])])
-def settings(request: pytest.FixtureRequest, kafka: str) -> Settings:
-    given = Settings.load()
-    return given.on_embedded(kafka) if request.param == "embedded" else given.changed(kafka=_REAL)
 
 
 @pytest.fixture
@@ -99,9 +91,9 @@ async def test_a_position_beyond_the_end_is_reported_as_lost(bus: Bus, topic: st
 
 
 async def test_truncated_input_is_reported_as_lost_and_others_are_read_on(
-    kafka: str, fresh_name: Callable[[str], str]
+    embedded_kafka: str, fresh_name: Callable[[str], str]
 ) -> None:
-    settings = Settings.load().on_embedded(kafka)
+    settings = Settings.load().on_embedded(embedded_kafka)
     truncated, whole = Place(fresh_name("truncated"), 0), Place(fresh_name("whole"), 0)
     async with Bus(settings) as bus:
         await bus.ensure([truncated.topic, whole.topic], EMBEDDED_PARTITIONS)

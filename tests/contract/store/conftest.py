@@ -321,10 +321,21 @@ def simulated_beside_real(real: RealServer) -> SimulatedServer:
     return SimulatedServer(real.now)
 
 
-@pytest.fixture(params=["simulated", "real"])
-def server(request: pytest.FixtureRequest) -> Server:
-    chosen: Server = request.getfixturevalue(request.param)
-    return chosen
+@pytest.fixture(
+    params=[
+        "simulated",
+        "embedded_redis_url",
+        pytest.param("redis_server_url", marks=pytest.mark.servers),
+    ]
+)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    if request.param == "simulated":
+        yield SimulatedServer()
+        return
+    with asyncio.Runner() as runner:
+        server = RealServer(request.getfixturevalue(request.param), runner)
+        yield server
+        server.close()
 
 
 @pytest.fixture
