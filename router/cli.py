@@ -7,6 +7,7 @@ command that is run is imported; help imports them all.
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ COMMANDS_GROUP: Final = "spikerouter.commands"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; an error of this project is printed as its sentence, with exit code 1."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    # What aiokafka tries again is no news; what fails for good is raised as a sentence.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         application(given, entry_points(group=COMMANDS_GROUP))(given)
     except SpikeRouterError as error:
