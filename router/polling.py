@@ -1,18 +1,17 @@
 """How long a fetch may wait at a broker that answers late. Pure.
 
 The embedded broker answers a fetch without data only when its wait is over, and data that comes
-meanwhile with the next one. A short wait costs a fetch each time, a long one delays what comes: if
-records come every `gap` ms and a fetch costs `c` ms of processor time, a wait of sqrt(2 * c * gap)
-makes the sum of delay and cost the least. Below the least wait nothing is gained. Real brokers
-answer at once, so a longer wait is free there.
+meanwhile with the next one. A short wait costs many fetches, a long one delays what comes. Where
+records come in a rhythm, a dozen fetches from one to the next are enough: the delay is a
+twenty-fourth of the rhythm, and rare groups of many records do not cost more fetches than frequent
+groups of few. Real brokers answer at once, so a longer wait is free there.
 """
 
-from math import sqrt
 from typing import Final
 
 __all__ = ["Pace"]
 
-_COST_MS: Final = 0.2  # of one fetch, broker included, on one core of 2024
+_FETCHES: Final = 12  # from one group of records to the next
 _LONGEST: Final = 4  # times the least wait
 _SMOOTH: Final = 0.2
 _IDLE: Final = 8.0  # after so many gaps without a record the rhythm is over
@@ -42,5 +41,5 @@ class Pace:
         elif passed > _IDLE * self._gap_ms:
             self._gap_ms, self._last = 0.0, None
             return self._least_ms
-        best = int(sqrt(2 * _COST_MS * self._gap_ms))
+        best = int(self._gap_ms / _FETCHES)
         return min(max(best, self._least_ms), _LONGEST * self._least_ms)
