@@ -12,14 +12,22 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from router.admin import create_topics
 from router.client import Publisher, ResultReader, reachable
 from router.gateway import docs
-from router.gateway.errors import BadRequest, BodyTooLarge, NotReady, TooBusy, status_of
+from router.gateway.errors import (
+    BadRequest,
+    BodyTooLarge,
+    NotReady,
+    TooBusy,
+    UnknownEncoding,
+    status_of,
+)
 from router.gateway.metrics import CONTENT_TYPE, Metrics, Timed
 from router.gateway.networks import metadata
 from router.gateway.service import Gateway, Services
@@ -45,6 +53,8 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
         title="Spike Router",
         version=_version(),
         description=docs.DESCRIPTION,
+        docs_url=None,  # FastAPI's own page loads scripts from elsewhere: see `docs_page`
+        redoc_url=None,
         lifespan=_lifespan(chosen, services, metrics),
         exception_handlers={
             RequestValidationError: _on_invalid,
@@ -57,6 +67,10 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
         app.state.gateway = Gateway(chosen, services, metrics)
     for method, path, endpoint in _ROUTES:
         app.add_api_route(path, endpoint, methods=[method], **docs.OPERATIONS[endpoint.__name__])
+        if method == "GET":  # load balancers ask for heads
+            app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+    app.add_api_route("/docs", docs_page, include_in_schema=False)
+    app.add_api_route("/", to_docs, include_in_schema=False)
     app.add_middleware(Timed, metrics=metrics)
     return app
 
@@ -108,6 +122,9 @@ def _gateway(request: Request) -> Gateway:
 
 async def _body(request: Request) -> bytes:
     """The body; raises BodyTooLarge before more than the limit is held."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnknownEncoding(f"The body is encoded as {encoding[:60]!r}; legal is none.")
     limit = _gateway(request).settings.max_body_bytes
     declared = request.headers.get("content-length", "0")
     too_large = BodyTooLarge(f"The body is too large; the most are {limit} bytes.")
@@ -189,6 +206,15 @@ async def get_results(
     return Response(content, media_type=_JSON)
 
 
+async def docs_page(request: Request) -> Response:
+    """The description as a page that needs nothing from elsewhere, and can send requests."""
+    return HTMLResponse(docs.page(await _gateway(request).networks()))
+
+
+async def to_docs(request: Request) -> Response:
+    return RedirectResponse("docs")
+
+
 async def metrics(request: Request) -> Response:
     return Response(_gateway(request).metrics.text(), media_type=CONTENT_TYPE)
 
@@ -228,8 +254,11 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    legal = ", ".join(f"{method} {path}" for method, path, _ in _ROUTES)
-    sentence = f"{error.detail}: {request.method} {request.url.path[:200]}. There are {legal}."
+    if error.status_code == 405:
+        legal = f"legal is {Headers(error.headers).get('allow', 'another method')}"
+    else:
+        legal = f"there are {', '.join(f'{method} {path}' for method, path, _ in _ROUTES)}"
+    sentence = f"{error.detail}: {request.method} {request.url.path[:200]}; {legal}."
     return _json({"error": sentence}, error.status_code, dict(error.headers or {}))
 
 

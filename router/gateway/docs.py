@@ -1,12 +1,15 @@
 """What the OpenAPI document says of each operation, with examples that can be sent."""
 
+import json
+from collections.abc import Iterable
+from importlib import resources
 from typing import Any, Final
 
 from topologies.errors import SpikeRouterError
 
-__all__ = ["DESCRIPTION", "ERROR_ROOTS", "OPERATIONS"]
+__all__ = ["DESCRIPTION", "ERROR_ROOTS", "OPERATIONS", "page"]
 
-DESCRIPTION: Final = """
+DESCRIPTION: Final = """\
 Inference on spiking neural networks.
 
 Whole requests go to `/v2/models/{model}/infer`, in the Open Inference Protocol (KServe, Triton).
@@ -79,9 +82,10 @@ def _body(**content: object) -> dict[str, Any]:
 _MEANINGS: Final = {
     400: "The request says nothing legal; the sentence tells what was.",
     404: "No network of this name is deployed.",
-    409: "The id was used for another request lately.",
+    409: "The id was used for another request lately, or the stream has ended.",
     410: "These emissions are no longer kept.",
     413: "The body, or a record of it, is too large.",
+    415: "The body is compressed.",
     429: "Too much is in flight; `Retry-After` tells in seconds when to try again.",
     500: "The stream was ended with an error.",
     503: "Kafka, the store or a task is away for now; the sentence tells which.",
@@ -128,7 +132,7 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
         "tags": ["Open Inference Protocol"],
         "responses": {
             **_answer(_INFERRED, "The results, in the order of the samples."),
-            **_errors(400, 404, 409, 413, 429, 500, 503, 504),
+            **_errors(400, 404, 409, 413, 415, 429, 500, 503, 504),
         },
         "openapi_extra": _body(example=_INFER),
     },
@@ -150,7 +154,7 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
                     }
                 },
             },
-            **_errors(400, 404, 413, 429, 503),
+            **_errors(400, 404, 409, 413, 415, 429, 503),
         },
         "openapi_extra": _body(examples=_EVENTS),
     },
@@ -174,3 +178,9 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
         "responses": {200: {"description": "Metrics.", "content": {"text/plain": {}}}},
     },
 }
+
+
+def page(networks: Iterable[str]) -> str:
+    """The page at `/docs`: it builds itself from the OpenAPI document and these names."""
+    text = (resources.files("router.gateway") / "docs.html").read_text("utf-8")
+    return text.replace("__NETWORKS__", json.dumps(sorted(networks)))

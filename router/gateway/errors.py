@@ -24,6 +24,7 @@ __all__ = [
     "MisfitResult",
     "NotReady",
     "TooBusy",
+    "UnknownEncoding",
     "UnknownNetwork",
     "status_of",
 ]
@@ -47,6 +48,10 @@ class Conflict(GatewayError):
 
 class BodyTooLarge(GatewayError, ValueError):
     """The body of the request is too large."""
+
+
+class UnknownEncoding(GatewayError, ValueError):
+    """The body is compressed."""
 
 
 class MisfitResult(GatewayError, ValueError):
@@ -84,6 +89,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (ResultsLost, 410),
     (BodyTooLarge, 413),
     (RecordTooLarge, 413),
+    (UnknownEncoding, 415),
     (TooBusy, 429),
     (StreamFailed, 500),
     (NotReady, 503),

@@ -270,7 +270,7 @@ def respond(request: InferRequest, network: ServedNetwork, results: Sequence[Res
     content = {
         "model_name": network.name,
         "model_version": network.version,
-        "id": request.given_id,
+        **({"id": request.given_id} if request.given_id else {}),
         "outputs": [
             {
                 "name": name,

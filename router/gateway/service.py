@@ -86,6 +86,13 @@ class Gateway:
         limit = Deadline.after(self.settings.request_timeout_s)
         return await self._directory.get(name, self.now(), limit)
 
+    async def networks(self) -> tuple[str, ...]:
+        """The names of all deployed networks; none while the store is away."""
+        try:
+            return await self._services.store.list_networks()
+        except StoreError:
+            return ()
+
     # Requests
 
     async def infer(self, name: str, body: bytes) -> bytes:
@@ -182,6 +189,9 @@ class Gateway:
         self.admission.check(0, len(body), self.now())
         publisher = self._services.publisher
         partition = partition_of(stream, publisher.n_partitions)
+        known = self._services.reader.peek(network.name, stream, partition)
+        if known is not None and known.final and record.seq is None:  # with one, it may be a repeat
+            raise Conflict(f"Stream {stream!r} has ended; open a new one under another name.")
         self._check_backlog(network, partition, len(body))
         with self.admission.hold(0, len(body)):
             written = await publisher.publish(network.input.name, record, partition)

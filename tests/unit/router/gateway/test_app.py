@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from router import deadletter
-from router.client import PublishFailed
+from router.client import PublishFailed, partition_of
 from router.deadletter import DeadLetter
 from router.payload import pack_result, unpack
 from router.records import SPIKES
@@ -698,3 +698,59 @@ async def test_the_example_of_the_document_is_served(world: World) -> None:
     example = body["content"]["application/json"]["example"]
     answer = await world.client.post("/v2/models/digits/infer", json=example)
     assert answer.status_code == 200
+
+
+async def test_the_page_of_the_document_needs_nothing_from_elsewhere(world: World) -> None:
+    page = await world.client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert 'const networks = ["digits", "gestures"];' in page.text
+    assert "://" not in page.text
+    world.store.away = True
+    assert "const networks = [];" in (await world.client.get("/docs")).text
+
+
+async def test_the_root_leads_to_the_page(world: World) -> None:
+    answer = await world.client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/digits"]
+)
+async def test_heads_are_answered_as_load_balancers_ask_for_them(world: World, path: str) -> None:
+    assert (await world.client.head(path)).status_code == 200
+
+
+async def test_another_method_is_405_and_tells_which_is_legal(world: World) -> None:
+    answer = await world.client.get("/v2/models/digits/infer")
+    assert answer.status_code == 405
+    sentence = "Method Not Allowed: GET /v2/models/digits/infer; legal is POST."
+    assert answer.json()["error"] == sentence
+
+
+async def test_a_compressed_body_is_415(world: World) -> None:
+    answer = await world.client.post(
+        "/v2/models/digits/infer", content=b"\x1f\x8b", headers={"content-encoding": "gzip"}
+    )
+    assert answer.status_code == 415
+    assert answer.json()["error"] == "The body is encoded as 'gzip'; legal is none."
+
+
+async def test_an_answer_has_an_id_only_if_the_request_had_one(world: World) -> None:
+    world.serve()
+    assert "id" not in (await world.infer()).json()
+    assert (await world.infer(id="a")).json()["id"] == "a"
+
+
+async def test_a_post_to_a_stream_that_has_ended_is_a_conflict_unless_it_may_be_a_repeat(
+    world: World,
+) -> None:
+    path = "/v1/networks/digits/streams/cam/"
+    await world.client.get(f"{path}results")
+    partition = partition_of("cam", world.publisher.n_partitions)
+    world.reader.feed("digits", partition, result("cam", [[1, 2, 3]]))
+    answer = await world.client.post(f"{path}events", json={"end": True})
+    assert answer.status_code == 409
+    assert answer.json()["error"] == "Stream 'cam' has ended; open a new one under another name."
+    repeat = await world.client.post(f"{path}events", json={"end": True, "seq": 4})
+    assert repeat.status_code == 202
