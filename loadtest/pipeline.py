@@ -47,6 +47,7 @@ _N_HOPS: Final = 6
 """Topics on the way: input, ingest, three operators, results."""
 _SEED: Final = 7
 _DEADLINE_S: Final = 30.0
+_ASK_AGAIN_S: Final = 0.1
 _NETWORK: Final = "dense"
 
 
@@ -217,6 +218,7 @@ async def _measure(
             for name in names:
                 stack.start_worker(name)
             await stack.wait_ready()
+            await _spread(stack, names)
             async with (
                 Publisher.of(stack.settings) as publisher,
                 ResultReader.of(stack.settings) as reader,
@@ -226,6 +228,13 @@ async def _measure(
                 return await _rounds(client, baseline, concurrencies, rounds, seconds, console)
     finally:
         baseline.close()
+
+
+async def _spread(stack: Stack, names: Sequence[str]) -> None:
+    """Wait until every worker has a task: the first one to start takes all, the others ask."""
+    async with asyncio.timeout(_DEADLINE_S):
+        while {task.worker for task in (await stack.status()).tasks} != {*names}:
+            await asyncio.sleep(_ASK_AGAIN_S)
 
 
 async def _rounds(
