@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     """The application. Without `services` it opens its own when it starts, from the settings."""
     chosen = settings or Settings.load()
     metrics = Metrics()
-    app = FastAPI(
+    app = _App(
         title="Spike Router",
         version=_version(),
         description=docs.DESCRIPTION,
@@ -73,6 +73,18 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     app.add_api_route("/", to_docs, include_in_schema=False)
     app.add_middleware(Timed, metrics=metrics)
     return app
+
+
+class _App(FastAPI):
+    """FastAPI, which would list a response that is never given: what is not legal is 400 here."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        return document
 
 
 def _version() -> str:

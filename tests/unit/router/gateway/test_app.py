@@ -754,3 +754,15 @@ async def test_a_post_to_a_stream_that_has_ended_is_a_conflict_unless_it_may_be_
     assert answer.json()["error"] == "Stream 'cam' has ended; open a new one under another name."
     repeat = await world.client.post(f"{path}events", json={"end": True, "seq": 4})
     assert repeat.status_code == 202
+
+
+async def test_the_document_lists_no_response_that_is_never_given(world: World) -> None:
+    document = (await world.client.get("/openapi.json")).json()
+    codes = {
+        code
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for code in operation["responses"]
+    }
+    assert "400" in codes
+    assert "422" not in codes
