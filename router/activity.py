@@ -275,7 +275,7 @@ class Report:
         """Title -> rows of text, the first one being the heads of the columns."""
         return {
             "Synapse groups": [
-                ("group", "layers", "rate", "state", "batches", "lag windows", "lag records"),
+                ("group", "layers", "rate", "state", "batches", "lag\nwindows", "lag\nrecords"),
                 *map(_group_cells, self.groups),
             ],
             "Networks": [

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from router.settings import Backend, Settings
 from router.supervisor import Stack, StackOptions, read_status, worker_command
+from router.tables import text_table
 from topologies.errors import SpikeRouterError
 
 __all__ = ["application", "main"]
@@ -180,10 +182,7 @@ def status(
         return
     console = Console()
     for title, table in rows.tables().items():
-        shown = Table(*table[0], title=title, title_justify="left")
-        for row in table[1:]:
-            shown.add_row(*map(escape, row))
-        console.print(shown)
+        console.print(text_table(title, table))
 
 
 async def _up(settings: Settings, options: StackOptions, *, as_json: bool) -> bool:
@@ -225,14 +224,27 @@ def _show(stack: Stack, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**places, "workers": workers}), flush=True)
         return
-    table = Table("what", "where", title="Spike Router is up", title_justify="left")
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(title="Spike Router is up", title_justify="left", box=None, show_header=False)
     for name, place in places.items():
         table.add_row(name, escape(place))
     for name, pid in workers.items():
         table.add_row(name, f"process {pid}")
-    console = Console()
     console.print(table)
+    if stack.gateway is not None:
+        console.print(f"\nTry it in a browser: {stack.http}/docs")
+    console.print("For commands in another terminal:\n")
+    console.print(f"  export {' '.join(_exports(stack.settings))}\n")
     console.print("Ctrl-C stops everything.")
+
+
+def _exports(settings: Settings) -> list[str]:
+    """The variables by which other commands find this stack."""
+    wanted = ["SPIKEROUTER_KAFKA", "SPIKEROUTER_REDIS"]
+    if settings.partitions != Settings.model_fields["partitions"].default:
+        wanted.append("SPIKEROUTER_PARTITIONS")
+    environment = settings.environment()
+    return [f"{name}={shlex.quote(environment[name])}" for name in wanted]
 
 
 if __name__ == "__main__":

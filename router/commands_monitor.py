@@ -7,16 +7,14 @@ import time
 from typing import Annotated, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from router.activity import Report
 from router.lookup import deployed_networks, find_network
 from router.monitor import Monitor
 from router.settings import Settings
 from router.supervisor import read_status
+from router.tables import text_table
 
 __all__ = ["monitor_command"]
 
@@ -72,10 +70,7 @@ def _show(report: Report, *, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     console.rule(time.strftime("%H:%M:%S", time.localtime(report.start)))
-    for title, (heads, *rows) in report.tables().items():
-        table = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD)
-        for row in rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+    for title, rows in report.tables().items():
+        console.print(text_table(title, rows))
     if report.bad_frames:
         console.print(f"{report.bad_frames} records were no frames.")

@@ -12,7 +12,7 @@ __all__ = ["StatusRows", "TaskRow", "WorkerRow", "status_rows", "task_detail"]
 
 _UNBOUNDED = 2**40  # what a worker without a limit tells
 _TASK_HEADS = (
-    *("task", "kind", "worker", "streams", "lag windows", "lag records", "checkpoint", "error"),
+    *("task", "kind", "worker", "streams", "lag\nwindows", "lag\nrecords", "checkpoint", "error"),
 )
 
 
@@ -169,6 +169,6 @@ def _task_cells(row: TaskRow) -> tuple[str, ...]:
 
 
 def _short(task: str) -> str:
-    """The task with its operator's first 12 digits; `--json` has them all."""
+    """The task with its operator's first 8 digits; `--json` has them all."""
     operator, slash, rest = task.partition("/")
-    return operator[:12] + slash + rest
+    return operator[:8] + slash + rest

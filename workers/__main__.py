@@ -50,6 +50,8 @@ def main() -> None:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # It tells of every assignment, which changes with each task.
+    logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.root.level))
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     run(_serve(settings, alone))

@@ -57,7 +57,7 @@ def test_a_task_with_an_error_or_no_task_at_all_is_not_ready() -> None:
 
 def test_the_table_shows_the_age_in_seconds_and_a_short_operator() -> None:
     rows = status_rows([_reply(0, _task(0))]).tables()["Tasks"]
-    assert rows[1] == ("0123456789ab/0/0@0", "synaptic", "w", "?", "2", "4", "1.5 s", "")
+    assert rows[1] == ("01234567/0/0@0", "synaptic", "w", "?", "2", "4", "1.5 s", "")
 
 
 def test_a_silent_worker_is_shown_as_such() -> None:
