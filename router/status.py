@@ -12,7 +12,7 @@ __all__ = ["StatusRows", "TaskRow", "WorkerRow", "status_rows", "task_detail"]
 
 _UNBOUNDED = 2**40  # what a worker without a limit tells
 _TASK_HEADS = (
-    *("task", "kind", "worker", "streams", "lag\nwindows", "lag\nrecords", "checkpoint", "error"),
+    *("task", "kind", "worker", "streams", "lag\nwindows", "lag\nrecords", "saved\nago", "error"),
 )
 
 
