@@ -35,11 +35,12 @@ from router.settings import Backend, Settings
 from router.supervisor import Stack, StackOptions
 from topologies.compiled import CompiledNetwork
 from topologies.compiler import compile_network
+from topologies.errors import SpikeRouterError
 from topologies.samples import dense_network, random_spikes
 from topologies.stages.base import Array
 from topologies.stages.linear import Linear
 
-__all__ = ["Row", "baseline_layers", "bench_pipeline", "run_baseline"]
+__all__ = ["BenchError", "Row", "baseline_layers", "bench_pipeline", "run_baseline"]
 
 _N_SAMPLES: Final = 256
 _N_STEPS: Final = 16
@@ -49,6 +50,10 @@ _SEED: Final = 7
 _DEADLINE_S: Final = 30.0
 _ASK_AGAIN_S: Final = 0.1
 _NETWORK: Final = "dense"
+
+
+class BenchError(SpikeRouterError, RuntimeError):
+    """The benchmark cannot be run here and now."""
 
 
 class BackendChoice(StrEnum):
@@ -232,9 +237,15 @@ async def _measure(
 
 async def _spread(stack: Stack, names: Sequence[str]) -> None:
     """Wait until every worker has a task: the first one to start takes all, the others ask."""
-    async with asyncio.timeout(_DEADLINE_S):
-        while {task.worker for task in (await stack.status()).tasks} != {*names}:
-            await asyncio.sleep(_ASK_AGAIN_S)
+    try:
+        async with asyncio.timeout(_DEADLINE_S):
+            while {task.worker for task in (await stack.status()).tasks} != {*names}:
+                await asyncio.sleep(_ASK_AGAIN_S)
+    except TimeoutError as error:
+        raise BenchError(
+            f"Within {_DEADLINE_S:g} s not every one of the workers {', '.join(names)} had a task:"
+            " the machine is too busy to measure anything."
+        ) from error
 
 
 async def _rounds(
