@@ -8,13 +8,25 @@ import pytest
 
 from topologies.compiled import Group, Operator, Program
 from topologies.stages.add import Add
+from topologies.stages.alif import Alif
+from topologies.stages.attention import Ssa
 from topologies.stages.base import Accumulator, Stage, ValueType, accumulator_for
 from topologies.stages.conv import Conv2d
+from topologies.stages.conv1d import Conv1d
+from topologies.stages.cubalif import CubaLif
+from topologies.stages.delay import Delay
+from topologies.stages.graph import Graph
+from topologies.stages.leaky import Leaky
 from topologies.stages.linear import Linear
+from topologies.stages.multiply import Multiply
 from topologies.stages.neuron import If, Lif, Neuron
+from topologies.stages.plif import Plif
 from topologies.stages.pool import MaxPool, SumPool
 from topologies.stages.readout import Count, Mean, Membrane, Readout
+from topologies.stages.reduce import Reduce
+from topologies.stages.requantise import Requantise
 from topologies.stages.reshape import Reshape
+from topologies.stages.scale import Scale
 
 NEURONS: Mapping[str, Neuron] = {
     "if soft": If(),
@@ -39,6 +51,27 @@ NEURONS: Mapping[str, Neuron] = {
     ),
     "norse soft": Lif(form="norse", leak=0.1, fire=">", v_threshold=0.3),
     "norse hard": Lif(form="norse", leak=0.3, fire=">", v_leak=0.05, v_reset=-0.1),
+    "plif decayed input": Plif(tau_inv=0.4, v_threshold=0.6),
+    "plif hard": Plif(tau_inv=0.3, decay_input=False, v_reset=-0.2),
+    "cubalif plain": CubaLif(form="plain", leak=0.8, leak_syn=0.6, w_in=0.7, r=0.4, v_leak=0.1),
+    "cubalif plain hard": CubaLif(form="plain", leak=0.8, leak_syn=0.6, r=0.4, v_reset=-0.1),
+    "cubalif norse": CubaLif(form="norse", leak=0.1, leak_syn=0.2, fire=">", v_reset=0.0),
+    "cubalif snntorch": CubaLif(form="snntorch", leak=0.9, leak_syn=0.5, fire=">"),
+    "alif lsnn": Alif(form="lsnn", decay=0.9, rho=0.95, beta=0.3, fire=">"),
+    "alif yin": Alif(form="yin", decay=0.8, rho=0.9, beta=1.8, v_threshold=0.1, r=2.0, fire=">"),
+}
+
+
+_SPREAD = np.linspace(0.2, 0.9, 70)
+# One constant per neuron, of 70: no fast form of a backend may take them for one number.
+VARIED: Mapping[str, Neuron] = {
+    "if of several thresholds": If(v_threshold=_SPREAD),
+    "lif of several leaks": Lif(form="plain", leak=_SPREAD, v_reset=-_SPREAD),
+    "lif of several taus": Lif(form="spikingjelly", leak=1.0 + _SPREAD, decay_input=True),
+    "cubalif of several leaks": CubaLif(form="norse", leak=_SPREAD, leak_syn=0.3, fire=">"),
+    "alif of several constants": Alif(
+        form="yin", decay=_SPREAD, rho=_SPREAD[::-1], beta=1.8, v_threshold=_SPREAD / 4, fire=">"
+    ),
 }
 
 
@@ -96,17 +129,84 @@ def _joined() -> Operator:
     return Operator.of(Program(ports, (*synapses, add, neuron), ((-1,), (-2,), (0, 1), (2,))))
 
 
+def make_conv1d(port: ValueType, n: int, kernel: int, **geometry: int) -> Conv1d:
+    """A random convolution of `port` to `n` channels."""
+    rng = np.random.default_rng(3)
+    n_in = port.shape[0] // geometry.get("channel_groups", 1)
+    weight = _ints(rng, 400, n, n_in, kernel).astype(np.int16)
+    bias = _ints(rng, 400, n).astype(np.int64)
+    return Conv1d(weight, bias, 9, "float64", **geometry).fitted([port])
+
+
+def make_graph(port: ValueType, n_edges: int) -> Graph:
+    """Random edges between the nodes of `port`, some parallel; the last node has none."""
+    rng = np.random.default_rng(4)
+    edges = rng.integers(0, port.shape[-1] - 1, (2, n_edges)).astype(np.float64)
+    weight = rng.normal(0.1, 0.5, n_edges)
+    return Graph.lowered({}, {"edges": edges, "weight": weight}, [port], 9)
+
+
+def _several(ports: Sequence[ValueType], stage: Stage, neuron: Neuron) -> Operator:
+    """A stage of several ports, read by a neuron."""
+    read = neuron.reading(stage.out_type(ports))
+    reads = (tuple(-1 - i for i in range(len(ports))), (0,))
+    return Operator.of(Program(tuple(ports), (stage, read), reads))
+
+
+def _attention(channels: int, n_queries: int, n_keys: int, heads: int) -> Operator:
+    """Attention of spikes and small integers."""
+    ports = [
+        ValueType((channels, n_queries), 0, 1),
+        ValueType((channels, n_keys), 0, 3),
+        ValueType((channels, n_keys), -2, 1),
+    ]
+    stage = Ssa.lowered({"heads": heads}, {}, ports)
+    return _several(ports, stage, Lif(form="spikingjelly", leak=2.0, v_threshold=0.1))
+
+
+def make_kinds() -> dict[str, Operator]:
+    """Operators of tokens, nodes, membrane values and delays."""
+    tokens, lif = ValueType((12, 10), 0, 1), NEURONS["plain soft"]
+    spread = (tokens, ValueType((12, 1), 0, 1))
+    membranes = ValueType((5, 4), -(2**20), 2**20, 12)
+    sums = Reduce((-1,), keep=True).fitted([tokens])
+    onto = Requantise.lowered({"bits": 10, "unit": 8, "saturate": True}, {}, [membranes])
+    late = Delay.lowered({"steps": list(np.arange(12) % 5)}, {}, [tokens])
+    factors = {"weight": np.linspace(-1.0, 2.0, 12), "bias": np.linspace(0.1, 0.4, 12)}
+    conv = make_conv1d(tokens, 9, 3, stride=2, padding=2, dilation=2)
+    shared = make_conv1d(tokens, 8, 1)
+    return {
+        "convolution in one dimension": chain(tokens, conv, lif),
+        "linear layer of tokens": chain(tokens, shared, lif),
+        "grouped convolution in one dimension": chain(
+            tokens, make_conv1d(tokens, 8, 3, channel_groups=4), lif
+        ),
+        "graph": chain(tokens, make_graph(tokens, 60), lif),
+        "graph of features": chain(tokens, shared, make_graph(shared.out_type([tokens]), 60), lif),
+        "scale": chain(tokens, Scale.lowered({}, factors, [tokens], 8), lif),
+        "sum over tokens": chain(tokens, sums, If(v_threshold=3.0)),
+        "sum behind neurons": chain(tokens, shared, lif, Reduce((-1,))),
+        "mask": _several(spread, Multiply("float32"), If(v_threshold=2.0)),
+        "attention of many tokens": _attention(12, 20, 17, 4),
+        "attention of few tokens": _attention(24, 3, 4, 2),
+        "requantised membranes": chain(membranes, onto, lif),
+        "delays": chain(tokens, late, If(v_threshold=2.0)),
+    }
+
+
 def make_operators() -> dict[str, Operator]:
     """One operator of every kind that a backend treats in its own way."""
     spikes, image = ValueType((50,), 0, 1), ValueType((6, 9, 7), 0, 1)
     graded, signed = ValueType((4, 8, 8), 0, 4, 2), ValueType((40,), -300, 200, 4)
-    made = {name: chain(spikes, make_linear(spikes, 70), n) for name, n in NEURONS.items()}
+    neurons = {**NEURONS, **VARIED}
+    made = {name: chain(spikes, make_linear(spikes, 70), n) for name, n in neurons.items()}
     lif = NEURONS["plain soft"]
     conv = make_conv(image, 8, 3, padding=(1, 1))
     pooled = ValueType((8, 4, 3), 0, 4, 2)
     pools = SumPool((2, 2), (2, 2), shift=2), MaxPool((3, 2), (2, 1), (1, 0))
     wide = make_linear(spikes, 9, largest=2**24, shift=24)
     middle = make_linear(spikes, 9, largest=2**20, shift=20)
+    made |= make_kinds()
     made |= {
         "convolution": chain(image, conv, lif),
         "strided convolution": chain(
@@ -132,6 +232,11 @@ def make_operators() -> dict[str, Operator]:
         "mean": chain(spikes, make_linear(spikes, 10), Mean()),
         "mean of wide sums": chain(spikes, wide, Mean(every=3)),
         "membrane": chain(spikes, make_linear(spikes, 10), Membrane(decay=0.9, every=3)),
+        "leaky": chain(spikes, make_linear(spikes, 10), Leaky(decay=0.9, gain=0.1)),
+        "mean of leaky": chain(
+            spikes, make_linear(spikes, 5),
+            Leaky(decay=np.array([0.1, 0.2, 0.3, 0.4, 0.9]), gain=0.3, emit="mean", every=3),
+        ),
     }  # fmt: skip
     return made
 

@@ -14,6 +14,7 @@ Source: Yin et al. 2021, doi:10.1038/s42256-021-00397-w, whose output neurons in
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -49,8 +50,10 @@ class Leaky(Readout):
     emit: Literal["last", "mean"] = "last"
 
     def __post_init__(self) -> None:
-        """Check. Raises StageError."""
+        """Round to float32 and check. Raises StageError."""
         super().__post_init__()
+        for name in ("decay", "gain"):
+            object.__setattr__(self, name, _float32(getattr(self, name)))
         if self.emit not in _EMITS:
             raise StageError(f"emit is {self.emit!r}: it must be one of {', '.join(_EMITS)}.")
         if not ((np.asarray(self.decay) >= 0) & (np.asarray(self.decay) <= 1)).all():
@@ -63,11 +66,10 @@ class Leaky(Readout):
         """Parameters: every (null), decay, gain (1 - decay), emit ('last')."""
         refuse_unknown(cls.kind, params, ("every", "decay", "gain", "emit"))
         decay = _float32(constant(params, arrays, "decay"))
-        one_less = _float32(np.float32(1.0) - float32_of(decay))
         given = "gain" in params or "gain" in arrays
-        gain = _float32(constant(params, arrays, "gain")) if given else one_less
+        gain = constant(params, arrays, "gain") if given else np.float32(1.0) - float32_of(decay)
         emit = cast(Literal["last", "mean"], params.get("emit", "last"))
-        return cls(every=params.get("every"), decay=decay, gain=gain, emit=emit)
+        return cls(every=params.get("every"), decay=decay, gain=_float32(gain), emit=emit)
 
     @classmethod
     def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
@@ -105,7 +107,7 @@ class Leaky(Readout):
 
     def prepared(self, inputs: Array) -> Array:
         """The currents (B, T, n), float32."""
-        return to_current(inputs, self.unit).reshape(*inputs.shape[:2], -1)
+        return to_current(inputs, self.unit).reshape(*inputs.shape[:2], prod(inputs.shape[2:]))
 
     def fold(self, total: Array, steps: Array) -> Array:
         """The leaky integrator, step by step; `total` is (B, 2, n)."""
