@@ -217,11 +217,15 @@ class Ingest:
         return first
 
     def update(self, spec: IngestSpec) -> None:
+        """A network was deployed or removed. Streams that are left without any end (31)."""
         new = set(spec.topics) - set(self.spec.topics)
         self.spec = spec
         self._results = {t: n for n, t in zip(sorted(spec.networks), spec.topics[1:], strict=True)}
         self.reading.add(new)
         self._seeks.update(dict.fromkeys(new, 0))
+        for flow in list(self._flows.values()):
+            if not flow.networks <= spec.networks:
+                self._leave(flow, flow.networks - spec.networks)
 
     def take_outputs(self) -> list[Output]:
         return self._outbox.take()
@@ -411,6 +415,8 @@ class Ingest:
         for field in gone:
             self._ledger.end(field)
         self._settle(flow)
+        if not networks <= self.spec.networks:  # a replay numbers streams of removed networks too
+            self._leave(flow, networks - self.spec.networks)
 
     def _sequence(self, flow: _Flow, data: Data) -> None:
         """Apply a record in the order of the producer's own numbers, where it gives them."""
@@ -616,12 +622,16 @@ class Ingest:
         if flow is None:
             self._shut(name)
             return
-        flow.route(flow.networks - new)
+        self._leave(flow, new)
+
+    def _leave(self, flow: _Flow, networks: frozenset[str]) -> None:
+        """Go on without these networks; the stream ends with the last of them (14, 31)."""
+        flow.route(flow.networks - networks)
         if flow.networks:
             self._progress(flow)
-            return
-        self._shut(flow.name)
-        self._close(flow)
+        else:
+            self._shut(flow.name)
+            self._close(flow)
 
     def _shut(self, name: str) -> None:
         """No more records may follow under this name."""
@@ -923,6 +933,8 @@ class Ingest:
         self._queued += sum(self._cost(c.stop - c.start) for c in flow.cuts)
         if flow.cuts and len(flow.sent) < self._limits.stream_windows:
             self._ready[flow] = None
+        if not flow.networks <= self.spec.networks:
+            self._leave(flow, flow.networks - self.spec.networks)
 
 
 def _piece(saved: list[Any]) -> Piece:

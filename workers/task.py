@@ -10,7 +10,7 @@ same for every operator and every backend.
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from router.deadletter import DeadLetter
@@ -200,6 +200,9 @@ class Task:
         self._settle(spec)
         self.reading.add(new)
         self._seeks.update(dict.fromkeys(new, 0))
+        for stream in list(self._streams.values()):
+            if not stream.networks <= stream.place.spec.networks:
+                self._leave(stream, stream.networks - stream.place.spec.networks)
 
     def _settle(self, spec: TaskSpec) -> None:
         for place in spec.places:
@@ -208,6 +211,10 @@ class Task:
                 self._places[place.node] = _PlaceState(place, spec.operator)
             else:
                 state.spec = place
+        nodes = {place.node for place in spec.places}
+        for node, state in self._places.items():
+            if node not in nodes:  # removed: what still comes is routed nowhere (31)
+                state.spec = replace(state.spec, networks=frozenset(), readout_of=())
         self._targets = {}
         for state in self._places.values():
             for at, source in enumerate(state.spec.sources):
@@ -385,10 +392,14 @@ class Task:
             window, step = (stream.window, stream.step) if stream else (0, 0)
             self._emit_results(place, _as_abort(control, window, step), new)
         if stream is not None:
-            stream.route(stream.networks - new)
-            self._ledger.change(key)
-            if not stream.networks:
-                self._end(stream)
+            self._leave(stream, new)
+
+    def _leave(self, stream: _Stream, networks: frozenset[str]) -> None:
+        """Go on without these networks; a shared node ends a stream with the last (14, 31)."""
+        stream.route(stream.networks - networks)
+        self._ledger.change((stream.place.spec.node, stream.id))
+        if not stream.networks:
+            self._end(stream)
 
     def _new_era(self, place: _PlaceState, era: int) -> None:
         """A greater era ends every stream of the older ones, loudly (1)."""
@@ -680,6 +691,10 @@ class Task:
     ) -> None:
         offsets, name, routes, seed, window, step, expect, known, inbox, abort, state = saved
         nets = place.unkilled(routes, sid.number)
+        if not nets:  # its last network was removed meanwhile (31)
+            place.ended.add(sid.number)
+            self._ledger.end((place.spec.node, sid))
+            return
         blank = self._control(place, Kind.SPIKES, sid, nets, name)._replace(seed=seed)
         stream = _Stream(place, sid, blank, nets)
         stream.window, stream.step, stream.expect, stream.known = window, step, expect, known
