@@ -37,6 +37,9 @@ class Host:
         self.giving = False
         self.is_clean = False
         self.busy = False
+        self._is_ingest = claimed.kind == "ingest"
+        self._n_aborts = 0
+        self._has_aborted = False
         self._wake_at = -1
         self._next_commit = self.world.clock.now
 
@@ -69,7 +72,7 @@ class Host:
 
     def learn(self) -> None:
         """Look up which networks there are."""
-        if not self.gone:
+        if not self.gone and self.world.deployment.has(self.task):
             self.tenant.update(self.world.deployment.spec(self.task))  # type: ignore[attr-defined]
             self.subscribe()
             self.wake(1)
@@ -96,16 +99,20 @@ class Host:
         if again:
             self.wake(_AGAIN_MS)
         elif not self.is_clean and not self.tenancy.is_committing:
-            self.wake(max(1, self._next_commit - self.world.clock.now))
-        elif self.claimed.kind == "ingest" and self.tenant.n_streams:
+            self._wake_to_commit()
+        elif self._is_ingest and self.tenant.n_streams:
             self.wake(_DEADLINES_MS)
+
+    def _wake_to_commit(self) -> None:
+        self.wake(1 if self.giving else max(1, self._next_commit - self.world.clock.now))
 
     def _turn(self) -> bool:
         """Whether there is more to do right away."""
         more = False
         if not self.giving:
             more = self._fetch()
-            self.tenant.tick(self.world.clock.now / 1000)
+            if self._is_ingest:
+                self.tenant.tick(self.world.clock.now / 1000)
             if not self.busy:
                 more = self._work() or more
             self.tenancy.is_caught_up()
@@ -203,6 +210,7 @@ class Host:
     def _checkpoint(self) -> None:
         if self.busy:
             return
+        self._note_aborts()
         is_due = self.giving or self.world.clock.now >= self._next_commit
         if is_due and not self.tenancy.is_committing:
             self.is_clean = not self.tenancy.begin()
@@ -213,6 +221,14 @@ class Host:
                 self._given()
                 return
         self._plan()
+
+    def _note_aborts(self) -> None:
+        """A checkpoint right after an abort is the one that must not overtake it (14)."""
+        n_aborts = self.tenant.counts["streams_aborted_total"]
+        if n_aborts > self._n_aborts and "crash after abort" in self.world.faults.armed:
+            self._has_aborted = True
+            self._next_commit = self.world.clock.now
+        self._n_aborts = n_aborts
 
     def _plan(self) -> None:
         if not self.tenancy.is_committing:
@@ -253,7 +269,9 @@ class Host:
             world.note(f"{self.worker.name} commits {self} #{number!s} {outcome.name}")
         if outcome is CommitOutcome.OK:
             world.faults.saved(self.task)
-            if world.strikes("crash after commit"):
+            if world.strikes("crash after commit") or (
+                self._has_aborted and world.strikes("crash after abort")
+            ):
                 self.worker.crash()
                 return
         if world.strikes("lost reply"):
@@ -277,7 +295,10 @@ class Host:
             self.drop()
             self.worker.book.drop(self.task)
             return
-        self.wake(1)
+        if not self.busy and self.tenant.work() is not None:
+            self.wake(1)  # it may have waited for this (19)
+        else:
+            self._wake_to_commit()
 
     # ---- the end ------------------------------------------------------------------------------
 

@@ -36,11 +36,13 @@ class Rest:
         return len(owned) == world.deployment.n_tasks
 
     def has_read_inputs(self) -> bool:
-        """Whether every input is read to its end by the owner of its ingest."""
+        """Whether every input is numbered, and read to its end by the owner of its ingest."""
         owners = self._owners()
         for task, spec in self._world.deployment.ingests():
             host = owners.get(task)
             log = self._world.broker.log(spec.in_topic, task.partition)
+            if not self._world.inputs[spec.input.name, task.partition].era:
+                return False
             if host is None or host.tenant.reading.offset(spec.in_topic) < log.end:
                 return False
         return True

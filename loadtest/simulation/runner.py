@@ -1,9 +1,10 @@
 """Runs seeds, and shows what happened in one that failed."""
 
+import gc
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from loadtest.simulation import checker
@@ -14,7 +15,7 @@ from router.wire import decode_frame
 from topologies.errors import SpikeRouterError
 from workers import ingest, task
 
-__all__ = ["Failure", "Summary", "play", "play_all"]
+__all__ = ["Failure", "Selection", "Summary", "play", "play_all"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,27 @@ class Summary:
     n_batches: int = 0
     n_aborts: int = 0
     n_recoveries: int = 0
-    failures: tuple[Failure, ...] = ()
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, other: "Summary") -> None:
+        self.n_seeds += other.n_seeds
+        self.n_faults += other.n_faults
+        self.n_batches += other.n_batches
+        self.n_aborts += other.n_aborts
+        self.n_recoveries += other.n_recoveries
+        self.failures += other.failures
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which worlds are drawn, and after how many failures to stop; see `plan.draw`."""
+
+    shape: str = ""
+    faults: tuple[str, ...] | None = None
+    stop_after: int = 1
+
+    def play(self, seeds: Iterable[int]) -> Summary:
+        return play_all(seeds, self)
 
 
 def play(plan: Plan, *, trace: bool = False, summary: Summary | None = None) -> Failure | None:
@@ -83,22 +104,36 @@ def _count(summary: Summary, world: World) -> None:
     summary.n_recoveries += world.n_recoveries
 
 
-def play_all(
-    seeds: Iterable[int],
-    *,
-    shape: str = "",
-    faults: tuple[str, ...] | None = None,
-    stop_after: int = 1,
-) -> Summary:
-    """Play seeds until `stop_after` of them failed; a failed one is played again with its trace."""
+def play_all(seeds: Iterable[int], selection: Selection | None = None) -> Summary:
+    """Play seeds; those that failed are played again with their trace."""
+    chosen = selection or Selection()
     summary = Summary()
-    for seed in seeds:
-        plan = draw(seed, shape=shape, faults=faults)
-        if play(plan, summary=summary) is not None:
-            failure = play(plan, trace=True)
-            if failure is None:
-                failure = Failure(seed, plan.shape.name, "failed once, and not when played again")
-            summary.failures += (failure,)
-            if len(summary.failures) >= stop_after:
-                break
+    with _little_garbage():
+        for seed in seeds:
+            plan = draw(seed, shape=chosen.shape, faults=chosen.faults)
+            if play(plan, summary=summary) is not None:
+                summary.failures.append(_again(plan))
+                if len(summary.failures) >= chosen.stop_after:
+                    break
     return summary
+
+
+def _again(plan: Plan) -> Failure:
+    failure = play(plan, trace=True)
+    if failure is None:
+        return Failure(plan.seed, plan.shape.name, "failed once, and not when played again")
+    return failure
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """Worlds are small and full of cycles: look for dead ones seldom, and only among worlds."""
+    gc.collect()
+    gc.freeze()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(20_000, 20, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()

@@ -1,0 +1,218 @@
+"""Each bug that has broken a task protocol, planted into the product's classes, is caught.
+
+A bug is caught if one of the first seeds of a selection fails: of a few shapes, with the kinds of
+faults that are known to bring it out. The same world without the bug keeps every promise.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from loadtest.simulation.plan import Plan, draw
+from loadtest.simulation.runner import play
+from router.records import Era
+from router.store import simulated
+from router.store.lua import script
+from router.wire import Batch
+from workers.ingest import Ingest
+from workers.intervals import IntervalSet
+from workers.ledger import Ledger, Taken
+from workers.snapshot import Snapshot, open_sealed, seal
+from workers.task import Task, _PlaceState, _Stream
+from workers.tenancy import CommitPlan, Tenancy
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+CRASHES = ("crash", "crash after commit", "crash before commit")
+
+
+def checkpoint_before_acknowledgement(patch: pytest.MonkeyPatch) -> None:
+    """The barrier of rule 21 is gone."""
+    snapshot = Task.snapshot
+
+    def early(self: Task, full: bool) -> Snapshot | None:
+        taken = snapshot(self, full)
+        return None if taken is None else replace(taken, n_outputs=0)
+
+    patch.setattr(Task, "snapshot", early)
+
+
+def no_ended_set(patch: pytest.MonkeyPatch) -> None:
+    """Nobody remembers which streams ended (7)."""
+    end = Task._end
+
+    def forget(self: Task, stream: Any) -> None:
+        end(self, stream)
+        stream.place.ended = IntervalSet()
+
+    patch.setattr(Task, "_end", forget)
+
+
+def positions_taken_at_commit(patch: pytest.MonkeyPatch) -> None:
+    """The positions are those of the commit, the streams those of the snapshot (20)."""
+    plan = Tenancy.plan
+
+    def late(self: Tenancy, nonce: str) -> CommitPlan | None:
+        pending, tenant = self._pending, self.tenant
+        if pending is not None and isinstance(tenant, Task):
+            at = {t: tenant.reading.offset(t) for t in tenant.topics}
+            head = open_sealed(pending.head, "head")
+            head["positions"] = {t: [offset, -1, -1] for t, offset in at.items()}
+            self._pending = replace(pending, positions=at, head=seal(head))
+        return plan(self, nonce)
+
+    patch.setattr(Tenancy, "plan", late)
+
+
+def positions_of_the_latest_read(patch: pytest.MonkeyPatch) -> None:
+    """What was read and waits is in no checkpoint, but the positions say that it was read (20)."""
+    freeze = Task._freeze
+
+    def without_inbox(self: Task, key: Any, offsets: Any) -> tuple[str, int, bytes]:
+        field, cursor, blob = freeze(self, key, offsets)
+        saved = open_sealed(blob, "stream")
+        saved[8] = [[] for _ in saved[8]]
+        return field, cursor, seal(saved)
+
+    patch.setattr(Task, "_freeze", without_inbox)
+
+
+def no_duplicate_check_on_one_edge(patch: pytest.MonkeyPatch) -> None:
+    """What comes again from the last source is taken again (8)."""
+    hold = Task._hold
+
+    def take(self: Task, stream: _Stream, source: int, batch: Batch) -> bool:
+        if source == len(stream.expect) - 1 and batch.window < stream.expect[source]:
+            stream.expect[source] = batch.window
+        return hold(self, stream, source, batch)
+
+    patch.setattr(Task, "_hold", take)
+
+
+def snapshot_without_a_cursor(patch: pytest.MonkeyPatch) -> None:
+    """A stream is restored with its state, but from window 0 on (11)."""
+    freeze = Task._freeze
+
+    def blank(self: Task, key: Any, offsets: Any) -> tuple[str, int, bytes]:
+        field, cursor, blob = freeze(self, key, offsets)
+        saved = open_sealed(blob, "stream")
+        saved[4] = 0
+        return field, cursor, seal(saved)
+
+    patch.setattr(Task, "_freeze", blank)
+
+
+def dirty_set_cleared_early(patch: pytest.MonkeyPatch) -> None:
+    """A commit clears what changed since its snapshot, too (20)."""
+    committed = Ledger.committed
+
+    def clear(self: Ledger[Any], taken: Taken[Any], is_alive: Callable[[Any], bool]) -> None:
+        self._changed.clear()
+        committed(self, taken, is_alive)
+
+    patch.setattr(Ledger, "committed", clear)
+
+
+def no_token_and_no_number(patch: pytest.MonkeyPatch) -> None:
+    """The commit script takes every checkpoint of everyone (22)."""
+    text = script("commit").text
+    for check in ("known[1] ~= token", "tonumber(known[2]) ~= number - 1"):
+        assert check in text
+        text = text.replace(check, "false")
+    lua = simulated._lua()
+    function = lua._runtime.execute(f"return function(redis, KEYS, ARGV) {text}\nend".encode())
+    patch.setitem(lua._scripts, "commit", function)
+
+
+def abort_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint does not wait for the acknowledgement of an ABORT (14)."""
+    abort = Task._abort
+
+    def uncounted(self: Task, stream: _Stream, error: str) -> None:
+        self._outbox.flush()
+        n_before = self._outbox.n_outputs
+        abort(self, stream, error)
+        self._outbox.flush()
+        self._outbox.n_outputs = n_before
+
+    patch.setattr(Task, "_abort", uncounted)
+
+
+def full_inbox_pauses(patch: pytest.MonkeyPatch) -> None:
+    """A task reads no more from a source while two of its windows wait for another's (10)."""
+
+    def paused(self: Task) -> tuple[str, ...]:
+        waiting = sum(len(held) for s in self._streams.values() for held in s.inbox)
+        return self.topics[:1] if waiting >= 2 else ()
+
+    patch.setattr(Task, "paused_topics", property(paused))
+
+
+def batches_without_routes(patch: pytest.MonkeyPatch) -> None:
+    """A node takes in what is not routed to it (5)."""
+    unkilled = _PlaceState.unkilled
+
+    def everything(self: _PlaceState, networks: Iterable[str], number: int) -> frozenset[str]:
+        return unkilled(self, self.spec.networks, number)
+
+    patch.setattr(_PlaceState, "unkilled", everything)
+
+
+def new_era_without_its_record(patch: pytest.MonkeyPatch) -> None:
+    """An ingest without a checkpoint numbers at once (1)."""
+
+    def begin(self: Ingest, predecessor: int) -> None:
+        self._seen = Era(self._fresh.era, predecessor, tuple(sorted(self.spec.networks)))
+        self._seen_at = -1
+        self._adopt()
+
+    patch.setattr(Ingest, "_ask_for_era", begin)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`shapes` and `faults` bring it out, within `n_seeds` of each shape."""
+
+    plant: Plant
+    shapes: tuple[str, ...]
+    faults: tuple[str, ...] | None
+    n_seeds: int = 150
+    poison: bool = False
+
+    def draw(self, seed: int, shape: str) -> Plan:
+        return draw(seed, shape=shape, faults=self.faults, poison=self.poison)
+
+
+BUGS = (
+    Bug(checkpoint_before_acknowledgement, ("chain",), ("crash after commit",)),
+    Bug(no_ended_set, ("chain",), CRASHES),
+    Bug(positions_taken_at_commit, ("chain",), CRASHES),
+    Bug(positions_of_the_latest_read, ("join",), CRASHES),
+    Bug(no_duplicate_check_on_one_edge, ("join",), ("echo", "crash")),
+    Bug(snapshot_without_a_cursor, ("chain",), CRASHES),
+    Bug(dirty_set_cleared_early, ("chain",), CRASHES),
+    Bug(no_token_and_no_number, ("chain",), ("failover after commit", "crash")),
+    Bug(abort_not_counted, ("chain",), ("crash after abort",), poison=True),
+    Bug(full_inbox_pauses, ("skip", "join"), ()),
+    Bug(batches_without_routes, ("late",), ()),
+    Bug(new_era_without_its_record, ("chain",), ()),
+)
+
+
+def caught(bug: Bug) -> tuple[int, str]:
+    """The first seed and shape of the selection that fails; -1 when none does."""
+    for seed in range(bug.n_seeds):
+        for shape in bug.shapes:
+            if play(bug.draw(seed, shape)) is not None:
+                return seed, shape
+    return -1, ""
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.plant.__name__)
+def test_planted_bug_is_caught(bug: Bug) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        bug.plant(patch)
+        seed, shape = caught(bug)
+    assert seed >= 0, f"no seed below {bug.n_seeds} shows it"
+    assert play(bug.draw(seed, shape)) is None
