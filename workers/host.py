@@ -43,7 +43,7 @@ from workers.leases import (
     Wanted,
 )
 from workers.reading import LogReplacedError, Record
-from workers.snapshot import Stored
+from workers.snapshot import NEWEST, Stored
 from workers.spec import ingest_spec, task_spec
 from workers.task import Task
 from workers.tenancy import TenancyLostError, stored_of
@@ -86,7 +86,7 @@ class Host:
         self._book = LeaseBook(
             settings.worker_name, range(settings.partitions), settings.lease_ttl_ms,
             kinds=settings.kinds, new_token=lambda: secrets.token_hex(8),
-            capacity=settings.capacity, limit=1, alone=alone,
+            capacity=settings.capacity, limit=1, format_version=NEWEST, alone=alone,
         )  # fmt: skip
         self._pool = ThreadPoolExecutor(
             settings.compute_threads, "compute", initializer=check_subnormals
@@ -207,9 +207,9 @@ class Host:
         task = claimed.task
         times = {"idle_ms": claimed.idle_ms, "claimed": time.time() * 1000}
         try:
-            tenant, number = await self._restore(claimed)
+            tenant, stored = await self._restore(claimed)
             hosted = Hosted(
-                self._settings, claimed, tenant, self._bus, self._store, self._pool, number
+                self._settings, claimed, tenant, self._bus, self._store, self._pool, stored
             )
             await self._position(hosted)
         except LogReplacedError as error:
@@ -229,7 +229,7 @@ class Host:
         self._reread(hosted)
         hosted.wake()
 
-    async def _restore(self, claimed: Claimed) -> tuple[Tenant, int]:
+    async def _restore(self, claimed: Claimed) -> tuple[Tenant, Stored | None]:
         task = claimed.task
         stored = stored_of(await self._store.load(task))
         if not any(task.operator in n.summaries for n in self._networks.values()):
@@ -243,7 +243,7 @@ class Host:
             field, _, window = claimed.hand_last.rpartition("#")
             error = f"PoisonBatch: window {window} of operator {task.operator} ended two workers"
             tenant.accuse(field, error)
-        return tenant, 0 if stored is None else stored.number
+        return tenant, stored
 
     async def _ingest(self, task: TaskId, limits: Limits, stored: Stored | None) -> Ingest:
         spec = ingest_spec(self._networks, task.operator, task.partition, self._removed)

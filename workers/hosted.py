@@ -18,6 +18,7 @@ from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 from topologies.errors import SpikeRouterError
 from workers.reading import Record
+from workers.snapshot import Stored
 from workers.tenancy import Tenancy, TenancyLostError
 from workers.tenant import Output, Tenant
 
@@ -43,11 +44,12 @@ class Hosted:
         bus: Bus,
         store: RedisStore,
         pool: Executor,
-        started_with: int,
+        stored: Stored | None,
     ) -> None:
         self.claim = claim
         self.tenant = tenant
-        self.tenancy = Tenancy(claim.task, claim.token, tenant, started_with)
+        known = (0,) if stored is None else (stored.number, stored.format_version)
+        self.tenancy = Tenancy(claim.task, claim.token, tenant, *known)
         self.caught_up = asyncio.Event()
         self.committed_at = 0.0
         self.seek: Callable[[], None] = lambda: None

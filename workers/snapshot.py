@@ -16,6 +16,7 @@ import msgpack
 from topologies.errors import SpikeRouterError
 
 __all__ = [
+    "NEWEST",
     "VERSION",
     "Position",
     "Snapshot",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 VERSION = 1
+"""The format that is written."""
+NEWEST = 1
+"""The newest format that is read: tasks that are stored in a newer one are passed over (25)."""
 
 
 class SnapshotCorruptError(SpikeRouterError, ValueError):
@@ -77,6 +81,7 @@ class Stored:
     streams: Mapping[str, tuple[bytes | None, bytes | None]]
     positions: Mapping[str, int] = field(default_factory=dict)
     cursors: Mapping[str, int] = field(default_factory=dict)
+    format_version: int = VERSION
 
 
 def seal(value: object) -> bytes:

@@ -25,7 +25,7 @@ from router.store.calls import (
     commit,
 )
 from topologies.errors import SpikeRouterError
-from workers.snapshot import Snapshot, Stored
+from workers.snapshot import VERSION, Snapshot, Stored
 from workers.tenant import Output, Tenant
 
 __all__ = [
@@ -64,12 +64,19 @@ class CommitPlan:
 class Tenancy:
     """Drives one tenant: counts what was sent and acknowledged, and when to checkpoint."""
 
-    def __init__(self, task: TaskId, token: str, tenant: Tenant, number: int) -> None:
+    def __init__(
+        self, task: TaskId, token: str, tenant: Tenant, number: int, format_version: int = VERSION
+    ) -> None:
+        """`number` and `format_version` are those of the stored checkpoint, 0 and any for none.
+
+        One in another format is replaced as a whole: who reads this release's formats only must
+        find no blob of another one once the checkpoint says so.
+        """
         self.task = task
         self.token = token
         self.tenant = tenant
         self.number = number
-        self.full = number == 0
+        self.full = number == 0 or format_version != VERSION
         self.n_commits = 0
         self._n_taken = 0
         self._acked_ahead: set[int] = set()
@@ -163,7 +170,7 @@ class Tenancy:
             self.task, self.token, self.number + 1, full=snapshot.full, head=blobs[0].key,
             positions={t: Position(o) for t, o in snapshot.positions.items()}, changed=changed,
             deleted=[f for f in snapshot.deleted if f not in written],
-            keep=snapshot.keep if snapshot.full else (),
+            keep=snapshot.keep if snapshot.full else (), format_version=VERSION,
         )  # fmt: skip
         return CommitPlan(blobs, call)
 
@@ -203,4 +210,5 @@ def stored_of(loaded: StoredCheckpoint | None) -> Stored | None:
         streams=streams,
         positions={topic: at.offset for topic, at in loaded.positions.items()},
         cursors={name: stream.cursor for name, stream in loaded.streams.items()},
+        format_version=loaded.format_version,
     )
