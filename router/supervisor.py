@@ -246,13 +246,16 @@ class Stack:
         """What the store knows of workers and tasks now."""
         return await read_status(self.settings)
 
-    def start_worker(self, name: str, **changes: object) -> Child:
-        """Start one more worker under a new name, some of its settings changed."""
+    def start_worker(self, name: str, *, command: tuple[str, ...] = (), **changes: object) -> Child:
+        """Start one more worker under a new name, some of its settings changed.
+
+        `command` is what runs in place of `worker_command(name)`.
+        """
         if name in self.workers:
             raise StackError(f"There is a worker {name!r} already; names are unique.")
         changes = {**self.options.worker_settings.get(name, {}), **changes}
         settings = self.settings.changed(worker_name=name, **changes)
-        self.workers[name] = self._launch(name, worker_command(name), settings)
+        self.workers[name] = self._launch(name, command or worker_command(name), settings)
         return self.workers[name]
 
     async def stop_worker(self, name: str, timeout: float = _STOP_TIMEOUT_S) -> None:

@@ -91,7 +91,7 @@ def divergent(history: History) -> Iterator[str]:
     seen: dict[tuple[object, ...], bytes] = {}
     for w in history.wire:
         key = (w.network, w.partition, w.era, w.number, w.window)
-        if not w.final and seen.setdefault(key, w.digest) != w.digest:
+        if w.digest and seen.setdefault(key, w.digest) != w.digest:
             where = f"stream {w.era}/{w.number} in {w.network}"
             yield f"window {w.window} of {where} was written again with other bits"
 
@@ -103,7 +103,9 @@ def regressed(history: History) -> Iterator[str]:
     for w in history.wire:
         key = (w.network, w.partition, w.era, w.number)
         where = f"stream {w.era}/{w.number} in {w.network}, partition {w.partition}"
-        if not w.final and w.window > due[key]:
+        if not w.digest:  # an abort stands in place of any window
+            continue
+        if w.window > due[key]:
             yield f"{where}: window {w.window} came where {due[key]} was due"
         if key in over and w.window > over[key]:
             yield f"{where}: window {w.window} came after its end at window {over[key]}"

@@ -60,7 +60,8 @@ class End(NamedTuple):
 class Wire(NamedTuple):
     """One batch as it lies in a results topic, in the order of the log; repeats included.
 
-    `final` is END or ABORT. `digest` covers everything that a repeat must say again.
+    `final` is END or ABORT. `digest` covers everything that a repeat must say again; it is empty
+    for ABORT, which may come in place of any window.
     """
 
     network: str

@@ -1,0 +1,68 @@
+"""`python -m loadtest.faults`: break a running stack on purpose, and see that no bit changes."""
+
+import argparse
+import asyncio
+import json
+import secrets
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from loadtest.demo import load_digits
+from loadtest.faults.contents import make_contents
+from loadtest.faults.report import Summary, as_text, summarise
+from loadtest.faults.runner import play
+from loadtest.faults.schedule import APACHE, EMBEDDED, draw, lines
+from loadtest.faults.world import World
+from router.loops import run
+from router.settings import Settings
+from topologies.loader import load_network
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.faults", description=__doc__)
+    parser.add_argument("--seed", type=int, help="of the schedule and the workload; default: drawn")
+    parser.add_argument("--faults", type=int, default=40, help="how many")
+    parser.add_argument("--gap", type=float, default=1.5, help="seconds between two, on average")
+    parser.add_argument("--kinds", default="", help="of faults, separated by commas; default: all")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--apache", action="store_true", help="on Apache Kafka, three brokers")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--log", default="", help="file for what the processes write")
+    return parser
+
+
+async def _run(options: argparse.Namespace, seed: int) -> Summary:
+    kinds = tuple(options.kinds.split(",")) if options.kinds else ()
+    faults = draw(
+        seed, options.faults, gap_s=options.gap,
+        kinds=kinds or (APACHE if options.apache else EMBEDDED),
+    )  # fmt: skip
+    print("\n".join([f"Schedule of seed {seed}:", *lines(faults)]), file=sys.stderr)
+    contents = make_contents(load_network("scnn_digits"), load_digits()[0])
+    settings = Settings.load(partitions=2, log_level="INFO" if options.log else "WARNING")
+    world = World(settings, contents.networks, n_workers=options.workers, apache=options.apache)
+    async with world:
+        outcome = await play(
+            world, contents, faults, seed=seed, say=lambda line: print(line, file=sys.stderr)
+        )
+    if options.log:
+        text = "".join(f"{name} | {line}\n" for name, line in world.stack.lines)
+        await asyncio.to_thread(Path(options.log).write_text, text)
+    stack = "Apache Kafka (3 brokers) and Redis" if options.apache else "embedded broker, Redis"
+    return summarise(outcome, seed, stack)
+
+
+def main() -> int:
+    """Run one schedule; 1 when a promise was broken."""
+    options = _parser().parse_args()
+    seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+    summary = run(_run(options, seed))
+    print(json.dumps(asdict(summary), default=list) if options.json else as_text(summary))
+    for finding in summary.findings:
+        print(f"{finding.checker}: {finding.text}", file=sys.stderr)
+    return 0 if summary.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""What injects each kind of fault into a world, and heals it again.
+
+A nemesis returns when the fault is over, with what it did to whom: (target, workers that it may
+have stopped), "*" standing for all of them. It returns None where there was nothing to hit.
+"""
+
+import asyncio
+import resource
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from redis.asyncio import Redis
+
+from loadtest.faults.hostile import Hostile
+from loadtest.faults.proxy import Proxy
+from loadtest.faults.schedule import Fault
+from loadtest.faults.worker import jump
+from loadtest.faults.world import World
+from router.supervisor import Child
+
+__all__ = ["NEMESES", "Done", "Nemesis"]
+
+Done = tuple[str, tuple[str, ...]]
+Nemesis = Callable[[World, Hostile, Fault], Awaitable[Done | None]]
+
+ALL: Final = ("*",)
+_SLOW_S: Final = 0.1  # a slow worker runs for a fifth of each such time
+_DAY_S: Final = 86_400.0
+
+
+def _victim(world: World, fault: Fault) -> Child | None:
+    running = world.running
+    return running[fault.pick(list(running))] if running else None
+
+
+# ---- processes --------------------------------------------------------------------------------
+
+
+async def _kill_worker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    if (victim := _victim(world, fault)) is None:
+        return None
+    victim.signal(signal.SIGKILL)
+    return victim.name, (victim.name,)
+
+
+async def _kill_workers(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    running = list(world.running)
+    if len(running) < 2:
+        return None
+    first = running.index(fault.pick(running))
+    victims = (running[first], running[first - 1])
+    for name in victims:
+        world.stack.workers[name].signal(signal.SIGKILL)
+    return " and ".join(victims), victims
+
+
+async def _kill_gateway(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    gateway = world.stack.gateway
+    if gateway is None or not gateway.running:
+        return None
+    gateway.signal(signal.SIGKILL)
+    return gateway.name, ()
+
+
+async def _pause_worker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    if (victim := _victim(world, fault)) is None:
+        return None
+    victim.signal(signal.SIGSTOP)
+    await asyncio.sleep(fault.between(1.2, 3.0) * world.settings.lease_ttl_ms / 1000)
+    victim.signal(signal.SIGCONT)
+    return victim.name, (victim.name,)
+
+
+async def _slow_worker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    if (victim := _victim(world, fault)) is None:
+        return None
+    for _ in range(int(fault.between(10, 40))):
+        victim.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.8 * _SLOW_S)
+        victim.signal(signal.SIGCONT)
+        await asyncio.sleep(0.2 * _SLOW_S)
+    return victim.name, (victim.name,)
+
+
+async def _stop_worker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    if (victim := _victim(world, fault)) is None:
+        return None
+    victim.signal(signal.SIGTERM)
+    return victim.name, (victim.name,)
+
+
+async def _scale(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    names = (world.extra_name(), world.extra_name())
+    for name in names:
+        await world.start_worker(name)
+    await asyncio.sleep(fault.between(2.0, 5.0))
+    await asyncio.gather(*(world.stack.stop_worker(name) for name in names))
+    return " and ".join(names), names
+
+
+async def _jump_clock(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    if (victim := _victim(world, fault)) is None:
+        return None
+    jump(world.clock(victim.name), fault.between(-_DAY_S, _DAY_S))
+    await asyncio.sleep(fault.between(1.0, 3.0))
+    jump(world.clock(victim.name), 0.0)
+    return victim.name, ()
+
+
+# ---- networks ---------------------------------------------------------------------------------
+
+
+def _at_broker(act: Callable[[Proxy, Fault], None], low: float, high: float) -> Nemesis:
+    async def nemesis(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+        if (victim := _victim(world, fault)) is None:
+            return None
+        await _disturb(world.broker_proxies(victim.name), act, fault, low, high)
+        return f"{victim.name} - broker", (victim.name,)
+
+    return nemesis
+
+
+def _at_store(act: Callable[[Proxy, Fault], None], low: float, high: float) -> Nemesis:
+    async def nemesis(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+        if (victim := _victim(world, fault)) is None:
+            return None
+        await _disturb([world.store_proxy(victim.name)], act, fault, low, high)
+        return f"{victim.name} - store", (victim.name,)
+
+    return nemesis
+
+
+async def _disturb(
+    proxies: list[Proxy], act: Callable[[Proxy, Fault], None], fault: Fault, low: float, high: float
+) -> None:
+    for proxy in proxies:
+        act(proxy, fault)
+    try:
+        await asyncio.sleep(fault.between(low, high))
+    finally:
+        for proxy in proxies:
+            proxy.heal()
+
+
+def _cut(proxy: Proxy, fault: Fault) -> None:
+    proxy.cut()
+
+
+def _hang(proxy: Proxy, fault: Fault) -> None:
+    proxy.hang()
+
+
+def _delay(proxy: Proxy, fault: Fault) -> None:
+    proxy.delay(fault.between(0.005, 0.1))
+
+
+# ---- the store --------------------------------------------------------------------------------
+
+
+async def _kill_store(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    async with world.store_lock:
+        world.redis.primary.kill()
+        await asyncio.sleep(fault.between(0.0, 2.0))
+        await world.redis.primary.start()
+        await world.redis.replica.wait_replicated()
+    return "store", ALL
+
+
+async def _fail_over(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    async with world.store_lock:
+        await world.redis.replica.fall_behind()
+        await asyncio.sleep(fault.between(0.0, 1.0))  # so long nothing reaches the replica
+        await world.fail_over()
+        await world.restore_replica()
+    return "store", ALL
+
+
+async def _wipe_store(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    async with world.store_lock:
+        world.redis.primary.kill()
+        world.redis.primary.wipe()
+        await world.redis.primary.start()
+        await asyncio.sleep(fault.between(0.0, 1.0))
+        await world.deploy()
+        await world.redis.replica.wait_replicated()
+    return "store", ALL
+
+
+async def _fill_disk(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    """The store's files may not grow beyond what they have now: every write of its log fails."""
+    async with world.store_lock, _asking(world) as client:
+        folder = Path(str((await client.config_get("dir"))["dir"])) / "appendonlydir"
+        largest = max(path.stat().st_size for path in folder.iterdir())
+        pid = world.redis.primary.pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, hard))
+        try:
+            await asyncio.sleep(fault.between(1.0, 4.0))
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+        await asyncio.sleep(1.0)  # the server tries its log again once a second
+    return "store", ALL
+
+
+async def _flush_scripts(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    async with world.store_lock, _asking(world) as client:
+        await client.script_flush()
+    return "store", ()
+
+
+@asynccontextmanager
+async def _asking(world: World) -> AsyncIterator[Redis]:
+    client = Redis.from_url(world.redis.primary.url, decode_responses=True)
+    async with client:
+        yield client
+
+
+# ---- the broker -------------------------------------------------------------------------------
+
+
+async def _kill_broker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    kafka = world.apache()
+    async with world.broker_lock:
+        number = kafka.numbers[int(fault.target * len(kafka.numbers))]
+        kafka.kill(number)
+        await asyncio.sleep(fault.between(0.0, 4.0))
+        await kafka.start_broker(number)
+        await kafka.wait_in_sync()
+    return f"broker {number}", ALL
+
+
+async def _roll_brokers(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    kafka = world.apache()
+    async with world.broker_lock:
+        for number in kafka.numbers:
+            await kafka.stop_broker(number)
+            await kafka.start_broker(number)
+            await kafka.wait_in_sync()
+    return "all brokers", ALL
+
+
+# ---- records ----------------------------------------------------------------------------------
+
+
+async def _repeat_frames(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    n = await hostile.repeat(fault)
+    return f"{n} records", ()
+
+
+async def _poison(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    n = await hostile.poison(fault)
+    return f"{n} records", ()
+
+
+NEMESES: Final[Mapping[str, Nemesis]] = {
+    "kill-worker": _kill_worker,
+    "kill-workers": _kill_workers,
+    "kill-gateway": _kill_gateway,
+    "pause-worker": _pause_worker,
+    "slow-worker": _slow_worker,
+    "stop-worker": _stop_worker,
+    "scale": _scale,
+    "cut-broker": _at_broker(_cut, 0.2, 3.0),
+    "hang-broker": _at_broker(_hang, 0.5, 4.0),
+    "delay-broker": _at_broker(_delay, 1.0, 4.0),
+    "cut-store": _at_store(_cut, 0.2, 3.0),
+    "hang-store": _at_store(_hang, 0.5, 4.0),
+    "delay-store": _at_store(_delay, 1.0, 4.0),
+    "kill-store": _kill_store,
+    "fail-over": _fail_over,
+    "wipe-store": _wipe_store,
+    "fill-disk": _fill_disk,
+    "flush-scripts": _flush_scripts,
+    "repeat-frames": _repeat_frames,
+    "poison": _poison,
+    "jump-clock": _jump_clock,
+    "kill-broker": _kill_broker,
+    "roll-brokers": _roll_brokers,
+}

@@ -1,0 +1,115 @@
+"""Plays a schedule of faults on a world under load, and gives the history of it."""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loadtest.faults.contents import Contents
+from loadtest.faults.history import History, Injected
+from loadtest.faults.hostile import Hostile
+from loadtest.faults.nemeses import NEMESES
+from loadtest.faults.schedule import Fault
+from loadtest.faults.watch import Tap, Watcher
+from loadtest.faults.workload import Pace, Workload
+from loadtest.faults.world import World
+from router.client import Publisher, ResultReader
+
+__all__ = ["Outcome", "play"]
+
+_QUIET_S: Final = 1.0  # under load before the first fault, and after the last
+_TIMEOUT_S: Final = 60.0  # for one fault to be healed
+_SETTLED_S: Final = 90.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: its history, what workers and the client counted, and its length."""
+
+    history: History
+    counts: Counter[str]
+    repeats_dropped_by_client: int
+    n_unreadable: int
+    seconds: float
+
+
+async def play(
+    world: World,
+    contents: Contents,
+    faults: Sequence[Fault],
+    *,
+    seed: int,
+    pace: Pace | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Inject each fault at its time while a workload runs; then wait for every answer.
+
+    Faults may overlap. Returns when the workload is over and every task has an owner again.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    history = History(expected=contents.expected)
+    tap = Tap(world.settings, list(contents.networks), history)
+    watcher = Watcher(world, history)
+    async with (
+        Publisher.of(world.settings) as publisher,
+        ResultReader.of(world.settings) as reader,
+        Hostile(world.settings, list(contents.networks.values())) as hostile,
+    ):
+        workload = Workload(
+            contents, history, publisher, reader, world.stack.http if world.stack.gateway else "",
+            pace or Pace(), seed, prefix=f"{secrets.token_hex(3)}-",
+        )  # fmt: skip
+        watching = [asyncio.create_task(loop_()) for loop_ in (tap.run, watcher.run)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(workload.run())
+                await asyncio.sleep(_QUIET_S)
+                await _inject(world, hostile, faults, history, say)
+                await world.stack.wait_ready(_SETTLED_S)
+                await asyncio.sleep(_QUIET_S)
+                workload.stop()
+                await running
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+        repeats = reader.table.tally.repeats
+    return Outcome(history, watcher.counts, repeats, tap.n_unreadable, loop.time() - began)
+
+
+async def _inject(
+    world: World,
+    hostile: Hostile,
+    faults: Sequence[Fault],
+    history: History,
+    say: Callable[[str], None],
+) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.TaskGroup() as group:
+        for fault in faults:
+            await asyncio.sleep(began + fault.at - loop.time())
+            group.create_task(_one(world, hostile, fault, history, say))
+
+
+async def _one(
+    world: World,
+    hostile: Hostile,
+    fault: Fault,
+    history: History,
+    say: Callable[[str], None],
+) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.timeout(_TIMEOUT_S):
+        done = await NEMESES[fault.kind](world, hostile, fault)
+    if done is None:
+        say(f"{fault.number:4d}  {fault.kind}: there was nothing to hit")
+        return
+    target, hit = done
+    injected = Injected(fault.number, fault.kind, target, began, loop.time(), hit)
+    history.faults.append(injected)
+    say(f"{fault.number:4d}  {fault.kind:14s} {target}, {injected.over - began:.1f} s")
