@@ -218,8 +218,8 @@ class RenewOutcome(Enum):
 class CommitOutcome(Enum):
     """OK, or why the whole checkpoint was refused (22); nothing was changed then.
 
-    TOKEN: drop the task. NUMBER: make the next checkpoint full. BACKWARDS: a cursor or a
-    position is below the stored one. BLOB_MISSING: a blob is gone or was never written, or a
+    TOKEN: drop the task (23). NUMBER: make the next checkpoint full (23). BACKWARDS: a cursor or
+    a position is below the stored one. BLOB_MISSING: a blob is gone or was never written, or a
     kept reference is absent; write everything again, full and without `keep`.
     """
 
