@@ -16,10 +16,18 @@ from router.settings import Settings
 from router.store.calls import TaskId, TaskSpec
 from router.store.redis import RedisStore
 from router.topics import DEAD_LETTER, check_name, in_topic, out_topic, spikes_topic
-from topologies.compiled import CompiledNetwork
+from topologies.compiled import CompiledNetwork, Group, Summary
 from topologies.errors import SpikeRouterError
 
-__all__ = ["DeployError", "Deployed", "deploy", "deploy_compiled", "load_networks", "task_specs"]
+__all__ = [
+    "DeployError",
+    "Deployed",
+    "deploy",
+    "deploy_compiled",
+    "group_cost",
+    "load_networks",
+    "task_specs",
+]
 
 
 class DeployError(SpikeRouterError, ValueError):
@@ -93,13 +101,18 @@ async def load_networks(store: RedisStore) -> dict[str, CompiledNetwork]:
     return {n: CompiledNetwork.from_bytes(d) for n, d in manifests.items() if d is not None}
 
 
+def group_cost(summary: Summary, group: Group) -> int:
+    """What a synapse group takes of a worker's capacity: its share of neurons plus synapses."""
+    whole = max(1, summary.cost.n_neurons + summary.cost.n_synapses)
+    return max(1, whole * (group.hi - group.lo) // summary.output.n)
+
+
 def task_specs(network: CompiledNetwork, n_partitions: int) -> list[TaskSpec]:
     """One task per operator, synapse group and partition. The cost is in neurons plus synapses."""
     specs = []
     for operator, summary in network.summaries.items():
-        whole = max(1, summary.cost.n_neurons + summary.cost.n_synapses)
         for group in network.groups[operator]:
-            cost = max(1, whole * (group.hi - group.lo) // summary.output.n)
+            cost = group_cost(summary, group)
             for partition in range(n_partitions):
                 task = TaskId(operator, group.index, partition)
                 specs.append(TaskSpec(task, summary.kind, cost))

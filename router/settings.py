@@ -219,6 +219,14 @@ class Settings(BaseSettings):
         ge=1,
         description="Neurons plus synapses this worker can hold over all tasks; none if unbounded.",
     )
+    warm_bytes: int | None = Field(
+        default=256 * _MIB,
+        ge=0,
+        description=(
+            "Bytes of operators that this worker keeps ready to run, though others run them: a"
+            " spare that is warm takes over faster; 0 switches it off, none is unbounded."
+        ),
+    )
     max_batch: int = Field(
         default=256, ge=1, description="Most streams stepped together in one task."
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from router.bus import Bus, BusError, Place, Polled
-from router.deploy import load_networks
+from router.deploy import group_cost, load_networks
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import Claimed, Info, TaskId
@@ -43,6 +43,7 @@ from workers.leases import (
     Wanted,
 )
 from workers.reading import LogReplacedError, Record
+from workers.shelf import KernelShelf
 from workers.snapshot import NEWEST, Stored
 from workers.spec import ingest_spec, task_spec
 from workers.task import Task
@@ -55,6 +56,7 @@ _POLL_MS: Final = 200
 _RETRY_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
+_WARM_S: Final = 1.0
 _HAND_OVER_S: Final = 5.0
 _SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
 _log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ class Host:
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
         self._removed: set[str] = set()
-        self._kernels: dict[tuple[str, int], Kernel] = {}
+        self._shelf = KernelShelf(store, self._admit, settings.warm_bytes)
         self._stopping = asyncio.Event()
         self._rousing = asyncio.Event()
         self._assignment_changed = False
@@ -110,12 +112,14 @@ class Host:
         """Serve until `stop` is called and everything is handed over."""
         async with self._group:
             lease = self._group.create_task(self._lease())
-            helpers = [self._group.create_task(loop()) for loop in (self._fetch, self._report)]
+            loops = (self._fetch, self._report, self._warm)
+            helpers = [self._group.create_task(loop()) for loop in loops]
             await lease
             for helper in helpers:
                 helper.cancel()
             for running in self._running.values():
                 running.loops.cancel()
+        self._shelf.close()
         self._pool.shutdown(wait=False)
 
     def stop(self) -> None:
@@ -247,7 +251,7 @@ class Host:
 
     async def _ingest(self, task: TaskId, limits: Limits, stored: Stored | None) -> Ingest:
         spec = ingest_spec(self._networks, task.operator, task.partition, self._removed)
-        operator = await self._operator(task.operator)
+        operator = await self._shelf.operator(task.operator)
         encoder = operator.program.stages[-1]
         if not isinstance(encoder, Encoder):
             raise HostError(f"operator {task.operator} is no ingest: it has no encoder")
@@ -260,29 +264,45 @@ class Host:
         spec = task_spec(
             self._networks, task.operator, task.group, task.partition, self._removed
         )
-        kernel = self._kernels.get((task.operator, task.group))
-        if kernel is None:
-            operator = await self._operator(task.operator)
-            loop = asyncio.get_running_loop()
-            kernel = await loop.run_in_executor(None, self._load_kernel, operator, spec.group)
-            self._kernels[task.operator, task.group] = kernel
+        kernel = await self._shelf.get(task.operator, spec.group)
         return Task(spec, KernelCompute(spec, kernel), limits, stored)
 
-    def _load_kernel(self, operator: Operator, group: Group) -> Kernel:
+    def _admit(self, operator: Operator, group: Group) -> Kernel:
         """Every worker tests an operator against the reference before it serves it."""
         return admit(operator, group, self._settings.backend, self._settings.max_batch)
-
-    async def _operator(self, operator: str) -> Operator:
-        data = await self._store.get_artifact(operator)
-        if data is None:
-            raise HostError(f"the store has no artifact of operator {operator}: deploy again")
-        return Operator.from_bytes(data, expected=operator)
 
     async def _refresh(self) -> None:
         networks = await load_networks(self._store)
         self._removed |= set(self._networks) - set(networks)
         self._removed -= set(networks)
         self._networks = networks
+        self._shelf.keep({operator for n in networks.values() for operator in n.summaries})
+
+    async def _warm(self) -> None:
+        """Get ready for whatever this worker could be asked for, whenever networks change."""
+        known: tuple[str, ...] = ()
+        while self._alone is None and self._settings.warm_bytes != 0:
+            try:
+                deployed = await self._store.list_networks()
+                if deployed != known:
+                    await self._refresh()
+                    await self._shelf.warm(self._hostable())
+                    known = deployed
+            except StoreError as error:
+                _log.warning("operators do not get warm: %s", error)
+            await asyncio.sleep(_WARM_S)
+
+    def _hostable(self) -> list[tuple[str, Group]]:
+        """Synapse groups that fit this worker, each once."""
+        kinds, capacity = self._settings.kinds, self._settings.capacity
+        found = {
+            (operator, group): group_cost(summary, group)
+            for network in self._networks.values()
+            for operator, summary in network.summaries.items()
+            if summary.kind != "ingest" and summary.kind in kinds
+            for group in network.groups[operator]
+        }
+        return [key for key, cost in found.items() if capacity is None or cost <= capacity]
 
     def _limits(self, claimed: Claimed) -> Limits:
         settings = self._settings

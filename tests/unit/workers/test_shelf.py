@@ -1,0 +1,101 @@
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from topologies.compiled import Group, Operator
+from topologies.compiler import compile_network
+from topologies.samples import dense_network
+from workers.kernel import Kernel, KernelError, ReferenceKernel
+from workers.shelf import KernelShelf, NoArtifactError
+
+OPERATORS = {
+    o.id: o
+    for o in compile_network(dense_network((12, 8, 4))).operators.values()
+    if o.kind != "ingest"
+}
+KEYS = [(o.id, Group(0, 0, o.output.n)) for o in OPERATORS.values()]
+
+
+class _Store:
+    """Artifacts by operator; counts who asked for what."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def get_artifact(self, operator: str) -> bytes | None:
+        self.asked.append(operator)
+        known = OPERATORS.get(operator)
+        return None if known is None else known.to_bytes()
+
+
+def _shelf(
+    store: _Store, warm_bytes: int | None = None, admit: Callable[..., Kernel] = ReferenceKernel
+) -> KernelShelf:
+    return KernelShelf(store, admit, warm_bytes)
+
+
+async def test_kernel_is_loaded_once_however_many_ask_for_it() -> None:
+    store = _Store()
+    shelf = _shelf(store)
+    first, second = await asyncio.gather(shelf.get(*KEYS[0]), shelf.get(*KEYS[0]))
+    assert first is second is await shelf.get(*KEYS[0])
+    assert store.asked == [KEYS[0][0]]
+
+
+async def test_claim_of_a_warm_operator_asks_for_nothing() -> None:
+    store = _Store()
+    shelf = _shelf(store)
+    await shelf.warm(KEYS)
+    assert all(key in shelf for key in KEYS)
+    store.asked.clear()
+    for key in KEYS:
+        assert (await shelf.get(*key)).operator.id == key[0]
+    assert not store.asked
+
+
+async def test_nothing_is_warmed_without_bytes_for_it() -> None:
+    shelf = _shelf(_Store(), warm_bytes=0)
+    await shelf.warm(KEYS)
+    assert not any(key in shelf for key in KEYS)
+
+
+async def test_warming_ends_when_its_bytes_are_reached() -> None:
+    shelf = _shelf(_Store(), warm_bytes=1)
+    await shelf.warm(KEYS)
+    assert [key in shelf for key in KEYS] == [True] + [False] * (len(KEYS) - 1)
+
+
+async def test_operator_that_cannot_be_admitted_does_not_keep_others_cold() -> None:
+    def admit(operator: Operator, group: Group) -> Kernel:
+        if operator.id == KEYS[0][0]:
+            raise KernelError("not here")
+        return ReferenceKernel(operator, group)
+
+    shelf = _shelf(_Store(), admit=admit)
+    await shelf.warm([("f" * 32, Group(0, 0, 1)), *KEYS])
+    assert [key in shelf for key in KEYS] == [False] + [True] * (len(KEYS) - 1)
+    with pytest.raises(KernelError, match="not here"):
+        await shelf.get(*KEYS[0])
+
+
+async def test_missing_artifact_is_named() -> None:
+    with pytest.raises(NoArtifactError, match=r"f{32}: deploy again"):
+        await _shelf(_Store()).get("f" * 32, Group(0, 0, 1))
+
+
+async def test_operator_of_no_network_is_forgotten() -> None:
+    store = _Store()
+    shelf = _shelf(store)
+    await shelf.warm(KEYS)
+    shelf.keep({KEYS[0][0]})
+    assert [key in shelf for key in KEYS] == [True] + [False] * (len(KEYS) - 1)
+
+
+async def test_one_who_gives_up_waiting_takes_the_kernel_from_nobody() -> None:
+    shelf = _shelf(_Store())
+    impatient = asyncio.create_task(shelf.get(*KEYS[0]))
+    patient = asyncio.create_task(shelf.get(*KEYS[0]))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert (await patient).operator.id == KEYS[0][0]

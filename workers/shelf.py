@@ -1,0 +1,121 @@
+"""The kernels a worker has at hand: those of its tasks, and those it may be asked for next.
+
+To load an operator and compare it with the reference takes longer than to restore a checkpoint. A
+worker does both beforehand, as far as `warm_bytes` of artifacts go, for whatever it could host: it
+is then a *warm* spare, and a claim waits for the checkpoint only.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
+
+from topologies.compiled import Group, Operator
+from topologies.errors import SpikeRouterError
+from workers.kernel import Kernel
+
+__all__ = ["Artifacts", "KernelShelf", "NoArtifactError"]
+
+_NICE: Final = 10  # priority of the thread that warms up, behind the tasks that run
+_log = logging.getLogger(__name__)
+
+Admit = Callable[[Operator, Group], Kernel]
+Key = tuple[str, Group]
+
+
+class Artifacts(Protocol):
+    """Where operators come from: `router.store.redis.RedisStore`."""
+
+    async def get_artifact(self, operator: str) -> bytes | None: ...
+
+
+class NoArtifactError(SpikeRouterError, RuntimeError):
+    """The store does not have an operator that a task needs."""
+
+
+class KernelShelf:
+    """Loads and admits each kernel once. `admit` runs on a thread; None bytes are unbounded."""
+
+    def __init__(self, artifacts: Artifacts, admit: Admit, warm_bytes: int | None) -> None:
+        self._artifacts = artifacts
+        self._admit = admit
+        self._warm_bytes = warm_bytes
+        self._kernels: dict[Key, Kernel] = {}
+        self._sizes: dict[str, int] = {}
+        self._coming: dict[Key, asyncio.Task[Kernel]] = {}
+        self._background = ThreadPoolExecutor(1, "warm", initializer=_give_way)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._kernels
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        for task in self._coming.values():
+            task.cancel()
+        self._background.shutdown(wait=False, cancel_futures=True)
+
+    async def operator(self, operator: str) -> Operator:
+        """The whole operator. Raises NoArtifactError, and what a damaged artifact raises."""
+        data = await self._artifacts.get_artifact(operator)
+        if data is None:
+            raise NoArtifactError(f"the store has no artifact of operator {operator}: deploy again")
+        self._sizes[operator] = len(data)
+        return Operator.from_bytes(data, expected=operator)
+
+    async def get(self, operator: str, group: Group) -> Kernel:
+        """The kernel of a task that is to run now. Raises what `operator` and `admit` raise."""
+        return await self._get((operator, group), None)
+
+    async def warm(self, wanted: Iterable[Key]) -> None:
+        """Get kernels ready one by one, with a low priority, until `warm_bytes` are reached.
+
+        A kernel that cannot be had is passed over: a claim will say why.
+        """
+        for key in wanted:
+            if key in self._kernels:
+                continue
+            if self._is_full():
+                return
+            try:
+                await self._get(key, self._background)
+            except SpikeRouterError as error:
+                _log.warning("operator %s does not get warm here: %s", key[0], error)
+
+    def keep(self, operators: Collection[str]) -> None:
+        """Forget the kernels of all other operators."""
+        for key in [key for key in self._kernels if key[0] not in operators]:
+            del self._kernels[key]
+        for operator in [operator for operator in self._sizes if operator not in operators]:
+            del self._sizes[operator]
+
+    def _is_full(self) -> bool:
+        return self._warm_bytes is not None and sum(self._sizes.values()) >= self._warm_bytes
+
+    async def _get(self, key: Key, pool: ThreadPoolExecutor | None) -> Kernel:
+        """Whoever comes while a kernel is under way waits for the same one."""
+        kernel = self._kernels.get(key)
+        if kernel is not None:
+            return kernel
+        coming = self._coming.get(key)
+        if coming is None:
+            coming = self._coming[key] = asyncio.create_task(self._load(key, pool))
+            coming.add_done_callback(lambda _: self._coming.pop(key, None))
+        return await asyncio.shield(coming)
+
+    async def _load(self, key: Key, pool: ThreadPoolExecutor | None) -> Kernel:
+        operator = await self.operator(key[0])
+        loop = asyncio.get_running_loop()
+        kernel = await loop.run_in_executor(pool, self._admit, operator, key[1])
+        self._kernels[key] = kernel
+        return kernel
+
+
+def _give_way() -> None:
+    """On Linux a thread has a priority of its own; elsewhere it stays as it is."""
+    if os.name == "posix" and os.uname().sysname == "Linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
