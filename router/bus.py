@@ -49,6 +49,9 @@ class Bus:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         kafka = kafka_options(settings)
+        # A broker that is paused or cut off keeps its connections: only this time gives it up, and
+        # another try must still fit the deadline. aiokafka's own 40 s would stop a reader so long.
+        answer_ms = max(1, int(settings.send_timeout_s * 500))
         self._producer = AIOKafkaProducer(
             **kafka,
             acks="all",
@@ -56,7 +59,7 @@ class Bus:
             linger_ms=0,
             max_batch_size=settings.max_record_bytes + _HEADROOM,
             max_request_size=settings.max_record_bytes + _HEADROOM,
-            request_timeout_ms=int(settings.send_timeout_s * 1000),
+            request_timeout_ms=answer_ms,
             metadata_max_age_ms=_METADATA_MS,
         )
         self._consumer = AIOKafkaConsumer(
@@ -66,6 +69,7 @@ class Bus:
             auto_offset_reset="none",
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             max_partition_fetch_bytes=settings.fetch_max_bytes,
+            request_timeout_ms=answer_ms,
             metadata_max_age_ms=_METADATA_MS,
         )
         self._assigned: set[TopicPartition] = set()

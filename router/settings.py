@@ -177,7 +177,12 @@ class Settings(BaseSettings):
         default=2.0, gt=0, description="Deadline of one call to the store, in seconds."
     )
     send_timeout_s: float = Field(
-        default=10.0, gt=0, description="Deadline of one record sent to Kafka, in seconds."
+        default=10.0,
+        gt=0,
+        description=(
+            "Deadline of one record sent to Kafka, in seconds; a broker that does not answer is "
+            "given up after half of it."
+        ),
     )
     progress_deadline_s: float = Field(
         default=30.0,
