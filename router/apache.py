@@ -34,7 +34,7 @@ from router.processes import ServerError, ServerProcess, free_ports, listens, un
 
 __all__ = ["ApacheKafka"]
 
-_START_S: Final = 60.0
+_START_S: Final = 120.0  # a JVM alone takes 3 s; several on a busy machine take far longer
 _STOP_S: Final = 10.0
 _ASK_S: Final = 2.0
 _STATE: Final = "cluster.json"
