@@ -18,27 +18,35 @@ PYTEST := $(BIN)/python -m pytest -q
 JOBS ?= 2
 EXTRAS := torch or brian2 or monitor or loadtest
 
-.PHONY: help demo test check lint test-extras install-demo install-test install-check clean
+.PHONY: help demo kafka test test-servers check lint test-extras install-demo install-test install-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
+# KAFKA=apache: on an Apache Kafka and a Redis that are started for it (Java 17, mvn).
 demo: install-demo ## serve the digits network, kill a worker, compare every output bit
-	@$(BIN)/spikerouter demo
+	@$(BIN)/spikerouter demo $(if $(KAFKA),--kafka $(KAFKA) --redis $(or $(REDIS),server))
+
+kafka: install-demo ## start Apache Kafka on this machine; BROKERS=3 for a cluster (Java 17, mvn)
+	@$(BIN)/spikerouter kafka start --brokers $(or $(BROKERS),1)
 
 test: install-test ## all tests that need neither PyTorch nor a real server
-	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not ($(EXTRAS))"
-	$(PYTEST) -m "serial and not ($(EXTRAS))"
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not servers and not ($(EXTRAS))"
+	$(PYTEST) -m "serial and not servers and not ($(EXTRAS))"
 
 check: install-check ## what CI runs: lint, types, import rules, all tests
 	$(MAKE) lint
 	$(MAKE) test
+	$(MAKE) test-servers
 	$(MAKE) test-extras
 
 lint: install-check ## ruff, mypy, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+test-servers: install-test ## the tests on Apache Kafka and redis-server (Java 17, mvn, openssl)
+	$(PYTEST) -m "servers and not ($(EXTRAS))"
 
 test-extras: install-check ## the tests that need PyTorch, the SNN libraries, Faust or locust
 	$(PYTEST) -m "$(EXTRAS)"
