@@ -384,6 +384,8 @@ class LeaseBook:
             pace.claim = max(pace.claim, min(now + reply.settling_ms, now + self.ttl_ms))
         elif reply.claimed:
             pace.claim = now + 10 * len(self._held)  # there may be more; who has less goes first
+        elif reply.expiry_ms is not None:  # its owner may be dead: be there when the lease is over
+            pace.claim = min(pace.claim, now + reply.expiry_ms + 1)
         if self.is_stopping:
             self._return_unwanted(events)
         return events

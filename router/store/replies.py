@@ -106,11 +106,12 @@ def claim_reply(token: str) -> Callable[[Reply], ClaimReply]:
     """How to read the reply to a claim that was made with `token`."""
 
     def parse(reply: Reply) -> ClaimReply:
-        settling, claimed, suspicious = items_of(reply)
+        settling, claimed, suspicious, first = items_of(reply)
         return ClaimReply(
             claimed=tuple(_claimed(token, row) for row in items_of(claimed)),
             suspicious=tuple(task_id(name) for name in items_of(suspicious)),
             settling_ms=integer(settling),
+            expiry_ms=integer(first) if first else None,
         )
 
     return parse

@@ -192,12 +192,15 @@ class Claimed:
 class ClaimReply:
     """`suspicious` tasks wait for a process of their own, which the caller is to start.
 
-    While `settling_ms` is above 0 the store refuses claims (26); try again after it.
+    While `settling_ms` is above 0 the store refuses claims (26); try again after it. In
+    `expiry_ms` the first of the leases that others hold runs out, unless it is renewed; None
+    when none is held, or it was not looked for.
     """
 
     claimed: tuple[Claimed, ...]
     suspicious: tuple[TaskId, ...]
     settling_ms: int
+    expiry_ms: int | None = None
 
 
 class RenewOutcome(Enum):

@@ -2,7 +2,8 @@
 -- ARGV: worker, token, ttl, free capacity, limit, newest readable format, alone, n_kinds,
 --       kind..., held id...
 -- Reply: {settling ms, {{id, kind, cost, claims, number, hand_last, hand_count, previous worker,
---         idle ms}...}, {id of a suspicious task that needs a process of its own...}}.
+--         idle ms}...}, {id of a suspicious task that needs a process of its own...},
+--         ms until the first lease runs out that is held now, '' when none is}.
 local worker, token, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local capacity, limit, readable = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local alone, n_kinds = ARGV[7], tonumber(ARGV[8])
@@ -78,7 +79,7 @@ for i = 9 + n_kinds, #ARGV do
 end
 
 if wait > 0 then
-  return {int(wait), claimed, suspicious}
+  return {int(wait), claimed, suspicious, ''}
 end
 
 local function suits(task)
@@ -91,13 +92,18 @@ if alone ~= '' then
   if task and suits(task) then
     grant(task)
   end
-  return {'0', claimed, suspicious}
+  return {'0', claimed, suspicious, ''}
 end
 
 -- Whether a task is surely leased: most are, and then the rest of its record is not needed.
+local first = nil
 local function leased(id)
   local f = redis.call('HMGET', key('task', id), 'token', 'deadline', 'ttl')
-  return f[1] and f[1] ~= '' and pending(f[2], now, tonumber(f[3]))
+  if not f[1] or f[1] == '' or not pending(f[2], now, tonumber(f[3])) then
+    return false
+  end
+  first = math.min(first or math.huge, tonumber(f[2]) - now)
+  return true
 end
 
 for _, id in ipairs(sorted_tasks()) do
@@ -117,4 +123,4 @@ for _, id in ipairs(sorted_tasks()) do
     end
   end
 end
-return {'0', claimed, suspicious}
+return {'0', claimed, suspicious, first and int(first) or ''}

@@ -55,6 +55,18 @@ def test_partitions_do_not_see_each_other(server: "Server", tasks: list[TaskId])
     assert server.claim_one("a", "t", partition=1).task == other
 
 
+def test_claim_that_gets_nothing_is_told_when_the_first_lease_of_others_runs_out(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    server.deploy(*tasks[:2])
+    assert server.claim("a", "token-a", limit=1).expiry_ms is None
+    server.elapse(30_000)
+    server.claim_one("b", "token-b", limit=1)
+    left = server.claim("c", "token-c").expiry_ms
+    assert left is not None
+    assert TTL - 30_000 - 1_000 < left <= TTL - 30_000
+
+
 def test_expired_lease_goes_to_another_worker(server: "Server", tasks: list[TaskId]) -> None:
     server.deploy(tasks[0])
     server.claim_one("a", "token-a")

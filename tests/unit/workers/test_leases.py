@@ -1,0 +1,33 @@
+"""When a lease book asks, and what it does with the answers."""
+
+from router.store.calls import ClaimReply
+from workers.leases import LeaseBook, LeaseCall
+
+TTL = 1000
+
+
+def _book() -> LeaseBook:
+    return LeaseBook("w", [0], TTL, kinds=("synaptic",), new_token=lambda: "t")
+
+
+def _claims(book: LeaseBook, now: int) -> list[LeaseCall]:
+    return [call for call in book.due(now) if call.verb == "claim"]
+
+
+def _first_claim_after(book: LeaseBook, now: int, expiry_ms: int | None) -> int:
+    """In how many ms the next claim is due, when one at `now` brought nothing."""
+    (claim,) = _claims(book, now)
+    book.replied(claim, ClaimReply((), (), 0, expiry_ms), now)
+    return next(ms for ms in range(1, 10 * TTL) if _claims(book, now + ms))
+
+
+def test_claims_come_four_times_in_a_time_to_live() -> None:
+    assert _first_claim_after(_book(), 0, None) == TTL // 4
+
+
+def test_claim_comes_when_the_lease_of_another_runs_out() -> None:
+    assert _first_claim_after(_book(), 0, 70) == 71
+
+
+def test_lease_that_runs_out_late_does_not_delay_the_next_claim() -> None:
+    assert _first_claim_after(_book(), 0, 900) == TTL // 4
