@@ -96,10 +96,12 @@ class RedisServer:
 
     async def start(self, timeout: float = _START_S) -> None:
         """Start it with the data it has, and wait until it answers. Raises `ServerError`."""
-        if self._process is None:
-            self._process = ServerProcess([str(redis_binary()), str(self._prepare())], self._log)
-        self._process.start()
-        process = self._process
+        if not self.alive:  # it may have been promoted, or follow another one, since it was written
+            configuration = self._prepare()
+            if self._process is None:
+                self._process = ServerProcess([str(redis_binary()), str(configuration)], self._log)
+            self._process.start()
+        process = self._running()
 
         async def answers() -> bool:
             if not process.alive:
