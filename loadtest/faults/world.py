@@ -56,6 +56,7 @@ class World:
         self._gateway = gateway
         self._release = release
         self._exits = AsyncExitStack()
+        self._network = AsyncExitStack()  # of proxies: closed when nobody needs them any more
         self._store_proxies: dict[str, Proxy] = {}
         self._broker_proxies: dict[str, dict[str, Proxy]] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="spikerouter-faults-"))
@@ -79,6 +80,7 @@ class World:
         await self._close()
 
     async def _start(self) -> None:
+        await self._exits.enter_async_context(self._network)
         await self._exits.enter_async_context(self.redis)
         if self.kafka is not None:
             await self._exits.enter_async_context(self.kafka)
@@ -140,7 +142,7 @@ class World:
         store = await self._store_proxy(name)
         if name not in self._broker_proxies:
             self._broker_proxies[name] = {
-                broker: await self._exits.enter_async_context(Proxy(broker))
+                broker: await self._network.enter_async_context(Proxy(broker))
                 for broker in self.brokers()
             }
         redirects = {broker: p.address for broker, p in self._broker_proxies[name].items()}
@@ -159,7 +161,7 @@ class World:
     async def _store_proxy(self, name: str) -> Proxy:
         if name not in self._store_proxies:
             proxy = Proxy(self.redis.primary.address)
-            self._store_proxies[name] = await self._exits.enter_async_context(proxy)
+            self._store_proxies[name] = await self._network.enter_async_context(proxy)
         return self._store_proxies[name]
 
     # ---- servers ------------------------------------------------------------------------------
