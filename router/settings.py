@@ -236,6 +236,16 @@ class Settings(BaseSettings):
         default=256, ge=1, description="Most streams stepped together in one task."
     )
     compute_threads: int = Field(default=1, ge=1, description="Threads of a worker's numeric work.")
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        description="Address on which a worker tells its metrics; loopback by default.",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="Port on which a worker tells its metrics; none: it does not; 0: any.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe level that is logged."
     )

@@ -15,6 +15,7 @@ from router.settings import Settings
 from router.store.calls import TaskId
 from router.store.redis import RedisStore
 from workers.host import Host
+from workers.metrics import serving
 
 
 async def _serve(settings: Settings, alone: TaskId | None) -> None:
@@ -28,7 +29,9 @@ async def _serve(settings: Settings, alone: TaskId | None) -> None:
             loop.add_signal_handler(number, host.stop)
         if alone is not None:
             loop.add_reader(sys.stdin.fileno(), _die_with_parent)
-        await host.run()
+        port = settings.metrics_port if alone is None else None  # its parent has the port
+        with serving(settings.metrics_host, port, lambda: host.details):
+            await host.run()
 
 
 def _die_with_parent() -> None:

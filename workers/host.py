@@ -12,7 +12,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -488,6 +488,11 @@ class Host:
         self._assignment_changed = True
 
     # ---- status -------------------------------------------------------------------------------
+
+    @property
+    def details(self) -> Mapping[str, Info]:
+        """What this worker last told of itself."""
+        return self._book.details
 
     async def _report(self) -> None:
         while True:
