@@ -667,11 +667,12 @@ class Task:
         place = self._places.get(node)
         key = (node, sid)
         self._ledger.stored(key)
-        over = place is None or sid.era != place.era or sid.number in place.ended
+        over = place is None or sid.era < place.era or sid.number in place.ended
         if over and positioned:
             self._ledger.end(key)
             return
-        if not positioned:  # no head: all is replayed from the beginning, as far as it is there
+        is_later = place is not None and sid.era > place.era  # than the older head, fallen back on
+        if is_later or not positioned:  # it is replayed from its beginning, as far as that is there
             self._ledger.end(key)
             self._floors[key] = cursor
             return
