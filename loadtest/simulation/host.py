@@ -35,6 +35,7 @@ class Host:
         self.logs: list[Log] = []
         self.gone = False
         self.giving = False
+        self._said_last = False
         self.is_clean = False
         self.busy = False
         self._is_ingest = claimed.kind == "ingest"
@@ -98,7 +99,7 @@ class Host:
             raise Violation(f"{self}: {error}") from error
         if again:
             self.wake(_AGAIN_MS)
-        elif not self.is_clean and not self.tenancy.is_committing:
+        elif self.giving or not (self.is_clean or self.tenancy.is_committing):
             self._wake_to_commit()
         elif self._is_ingest and self.tenant.n_streams:
             self.wake(_DEADLINES_MS)
@@ -202,8 +203,6 @@ class Host:
     def acknowledged(self, index: int) -> None:
         self.tenancy.acknowledged(index)
         self._plan()
-        if self.giving:
-            self.wake(0)
 
     # ---- checkpoints --------------------------------------------------------------------------
 
@@ -213,13 +212,13 @@ class Host:
         self._note_aborts()
         is_due = self.giving or self.world.clock.now >= self._next_commit
         if is_due and not self.tenancy.is_committing:
-            self.is_clean = not self.tenancy.begin()
-            if not self.is_clean:
-                self._send()
-                self._next_commit = self.world.clock.now + self.world.plan.tuning.commit_every_ms
-            elif self.giving and not self.tenancy.n_unacknowledged:
+            if self._said_last:
                 self._given()
                 return
+            self._said_last = self.giving
+            self.is_clean = not self.tenancy.begin()
+            self._send()
+            self._next_commit = self.world.clock.now + self.world.plan.tuning.commit_every_ms
         self._plan()
 
     def _note_aborts(self) -> None:
@@ -303,7 +302,7 @@ class Host:
     # ---- the end ------------------------------------------------------------------------------
 
     def give(self) -> None:
-        """Hand the task over: a last checkpoint, then the release."""
+        """Hand the task over: one last checkpoint, then the release, however it went."""
         if not self.gone and not self.giving:
             self.world.note(f"{self.worker.name} hands {self} over")
             self.giving = True

@@ -23,6 +23,7 @@ class Producer:
         self._world = worker.world
         self._queues: dict[Place, list[Sent]] = {}
         self._under_way: dict[Place, list[Sent]] = {}
+        self._at_risk: set[Place] = set()  # where what is under way is not replicated yet
 
     def send(self, host: "Host", index: int, output: Output) -> None:
         place = Place(output.topic, output.partition)
@@ -54,6 +55,7 @@ class Producer:
     def _produce(self, place: Place) -> None:
         """Hand to the broker what is under way to a place."""
         queue = self._under_way[place]
+        self._at_risk.add(place)
         produced = Produced(
             [output for _, _, output in queue],
             lambda: self._replicated(place),
@@ -71,6 +73,7 @@ class Producer:
 
     def _replicated(self, place: Place) -> None:
         world = self._world
+        self._at_risk.discard(place)
         if world.strikes("lost ack"):
             world.note(f"an acknowledgement of {place.topic} to {self._worker.name} is lost")
             world.clock.after(20 + world.clock.draw(60), self._unsure, place)
@@ -109,7 +112,7 @@ class Producer:
         draw, broker = self._world.clock.draw, self._world.broker
         for place, queue in self._queues.items():
             n = draw(len(queue) + 1) if draw(2) else 0
-            if not broker.log(*place).tail:  # else it would overtake what is not replicated yet
+            if place not in self._at_risk:  # else it would overtake what is not replicated yet
                 for _, _, output in queue[:n]:
                     broker.append(*output)
         self._queues.clear()

@@ -33,7 +33,7 @@ class Rest:
                 if host.giving or not worker.is_sure_of(host) or task in owned:
                     return False
                 owned.add(task)
-        return len(owned) == world.deployment.n_tasks
+        return len(self._owners()) == world.deployment.n_tasks
 
     def has_read_inputs(self) -> bool:
         """Whether every input is numbered, and read to its end by the owner of its ingest."""

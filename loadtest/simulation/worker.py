@@ -117,7 +117,7 @@ class Worker:
                 self.world.note(f"{self.name} lost {short(event.task)}")
                 self._drop(event.task)
             elif isinstance(event, Wanted):
-                self._give(event.task)
+                self._give_if_caught_up(event.task)
             elif isinstance(event, Suspicious):
                 self.world.start_worker(event.task)
         self.ask()
@@ -133,8 +133,9 @@ class Worker:
         if task in self.hosts:
             self.hosts[task].drop()
 
-    def _give(self, task: TaskId) -> None:
-        if task in self.hosts:
+    def _give_if_caught_up(self, task: TaskId) -> None:
+        """Who is still catching up would make the task wait twice."""
+        if task in self.hosts and self.hosts[task].tenancy.is_caught_up():
             self.hosts[task].give()
 
     # ---- taking a task over -------------------------------------------------------------------
