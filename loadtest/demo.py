@@ -63,7 +63,7 @@ _PHASES: Final = {
     "claim": "another worker takes the task",
     "restore": "operator and checkpoint are loaded",
     "replay": "windows since the checkpoint are applied again",
-    "caught_up": "caught up, since the kill",
+    "caught_up": "all of it, since the kill",
 }
 
 
@@ -208,10 +208,15 @@ def _is_busy(traffic: Traffic) -> bool:
 # ---- display ----------------------------------------------------------------------------------
 
 
+def _count(n: int, what: str) -> str:
+    """A number with its noun."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def _spread(owners: Mapping[TaskId, str]) -> str:
-    """`worker-1 3, worker-2 2 tasks`."""
+    """`3 tasks on worker-1, 2 tasks on worker-2`."""
     held = Counter(owners.values())
-    return ", ".join(f"{name} {n}" for name, n in sorted(held.items())) + " tasks"
+    return ", ".join(f"{_count(n, 'task')} on {name}" for name, n in sorted(held.items()))
 
 
 class _Display:
@@ -309,13 +314,13 @@ async def _disturb(
         kill = await kill_holder(stack, observer, traffic, middle_operator(traffic.network))
         display.say(
             f"[bold red]kill -9[/bold red] {kill.worker} (process {kill.pid}), which holds"
-            f" [bold]{kill.operator}[/bold] with {kill.streams_held} streams, one of its"
-            f" {len(kill.tasks)} tasks; {kill.requests_in_flight} requests and"
-            f" {kill.windows_in_flight} windows are in flight"
+            f" [bold]{kill.operator}[/bold] ({_count(kill.streams_held, 'open stream')}), in all"
+            f" {_count(len(kill.tasks), 'task')}; {_count(kill.requests_in_flight, 'request')} and"
+            f" {_count(kill.windows_in_flight, 'window')} of the stream are in flight"
         )
         back = await observer.recovered(kill.tasks, kill.at)
         _check_kill(stack, kill, back[kill.task])
-        display.say(f"its tasks are back, on {_spread({t: r.worker for t, r in back.items()})}")
+        display.say(f"all its tasks are back: {_spread({t: r.worker for t, r in back.items()})}")
     return kill, back
 
 
@@ -371,9 +376,7 @@ async def _redeploy(
     )  # fmt: skip
 
 
-async def _kill_again(
-    stack: Stack, observer: Observer, traffic: Traffic
-) -> tuple[Kill, list[str]]:
+async def _kill_again(stack: Stack, observer: Observer, traffic: Traffic) -> tuple[Kill, list[str]]:
     """Kill as before; the names of the streams that were in flight then. Sends no more."""
     sending = asyncio.create_task(traffic.run())
     try:
@@ -485,7 +488,7 @@ def run_to_report(measuring: Coroutine[Any, Any, R]) -> R:
 
 def _print(console: Console, report: Report) -> None:
     kill, redo = report.kill, report.redeployment
-    times = Table("after the kill of one worker", "ms", title="Spike Router", title_justify="left")
+    times = Table("after the kill of one worker", "ms", title="Recovery", title_justify="left")
     times.columns[1].justify = "right"
     for phase, what in _PHASES.items():
         times.add_row(f"{phase.replace('_', ' ')}: {what}", f"{report.timeline[phase]:.0f}")
