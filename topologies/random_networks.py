@@ -21,6 +21,11 @@ _NEURONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("lif", {"form": "snntorch", "beta": 0.75, "v_reset": 0.0, "reset_delayed": False}),
     ("lif", {"form": "norse", "dt": 0.001, "tau_mem_inv": 400.0}),
     ("lif", {"form": "plain", "decay": 0.5}),
+    ("plif", {"tau_inv": 0.6, "v_reset": 0.0}),
+    ("cubalif", {"decay": 0.7, "decay_syn": 0.5, "r": 0.8}),
+    ("cubalif", {"form": "norse", "tau_mem_inv": 400.0, "tau_syn_inv": 500.0, "v_reset": 0.0}),
+    ("alif", {"form": "lsnn", "decay": 0.8, "rho": 0.9, "beta": 0.5}),
+    ("alif", {"form": "yin", "decay": 0.5, "rho": 0.9, "beta": 1.8, "v_threshold": 0.25}),
 )
 
 
@@ -59,8 +64,17 @@ class _Builder:
         return name
 
     def neurons(self) -> str:
+        """Neurons of any kind; some have one threshold per channel."""
         kind, params = _NEURONS[self.draw(len(_NEURONS))]
-        return self.add(kind, **params)
+        if self.draw(4) or not self.shape:
+            return self.add(kind, **params)
+        lowest = params.get("v_threshold", 1.0)
+        thresholds = [lowest * (1.0 + self.draw(8) / 8.0) for _ in range(self.shape[0])]
+        return self.add(kind, **{**params, "v_threshold": thresholds})
+
+    def shared(self, n_in: int, n_out: int, *sources: Source) -> str:
+        """A linear layer of every token."""
+        return self.add("conv1d", *sources, arrays={"weight": self.weights(n_out, n_in, 1)})
 
     def conv(self, channels: int, n_out: int, *sources: Source) -> str:
         size = 1 + 2 * self.draw(2)
@@ -138,11 +152,104 @@ def _recurrent(make: _Builder, n_out: int) -> None:
     make.layers[place] = Layer(looped.name, looped.kind, sources, looped.params, looped.arrays)
 
 
-_BLOCKS = (_plain, _skip, _spikes_added, _thirds, _recurrent)
+def _membranes(make: _Builder, n_out: int) -> None:
+    """A membrane shortcut: sums go back onto one grid and pass the neurons by."""
+    make.conv(make.shape[0], n_out)
+    make.shape = (n_out, *make.shape[1:])
+    grid = {"unit": 6, "bits": (12, 32)[make.draw(2)], "saturate": True}
+    before = make.add("requantise", **grid)
+    make.neurons()
+    branch = make.conv(n_out, n_out)
+    make.add("add", Source(branch), Source(before))
+    make.add("requantise", **grid)
+    make.neurons()
+
+
+def _scaled(make: _Builder, n_out: int) -> None:
+    """A pool, then a factor and an offset per channel, or a batch norm that nothing takes up."""
+    _plain(make, n_out)
+    make.pool()
+    if make.draw(2):
+        make.norm(n_out)
+    else:
+        factors = {"weight": make.weights(n_out), "bias": make.weights(n_out, gain=0.25)}
+        make.add("scale", arrays=factors)
+    make.neurons()
+
+
+def _late(make: _Builder, n_out: int) -> None:
+    """Spikes that come later: all alike, or each channel by its own number of steps."""
+    _plain(make, n_out)
+    alike = make.draw(2) == 0
+    make.add("delay", steps=2 if alike else [make.draw(4) for _ in range(make.shape[0])])
+    _plain(make, n_out)
+
+
+def _tokens(make: _Builder, n_out: int) -> tuple[int, ...]:
+    """Neurons whose places become tokens; gives the shape to go back to."""
+    _plain(make, n_out)
+    make.add("reshape", shape=[n_out, -1])
+    shape, make.shape = make.shape, (n_out, make.shape[1] * make.shape[2])
+    return shape
+
+
+def _back(make: _Builder, shape: tuple[int, ...]) -> None:
+    make.add("reshape", shape=list(shape))
+    make.shape = shape
+
+
+def _projections(make: _Builder, n: int) -> list[Source]:
+    """Queries, keys and values, spikes all three."""
+    tokens = Source(make.at)
+    found = []
+    for _ in range(3):
+        make.shared(n, n, tokens)
+        found.append(Source(make.neurons()))
+    return found
+
+
+def _attention(make: _Builder, n_out: int) -> None:
+    """Spiking self-attention with one or more heads."""
+    shape = _tokens(make, n_out)
+    make.add("ssa", *_projections(make, n_out), heads=(1, n_out)[make.draw(2)])
+    make.neurons()
+    _back(make, shape)
+
+
+def _masked(make: _Builder, n_out: int) -> None:
+    """Spike-driven self-attention: a mask per channel."""
+    shape = _tokens(make, n_out)
+    q, k, v = _projections(make, n_out)
+    make.add("multiply", k, v)
+    make.add("reduce", axes=-1, op="sum", keep=True)
+    n_tokens, make.shape = make.shape[1], (n_out, 1)
+    mask = make.neurons()
+    make.add("multiply", q, Source(mask))
+    make.shape = (n_out, n_tokens)
+    _back(make, shape)
+
+
+def _nodes(make: _Builder, n_out: int) -> None:
+    """Sums over the edges of a graph, whose nodes are the places."""
+    shape = _tokens(make, n_out)
+    n_nodes = make.shape[1]
+    ends = [[make.draw(n_nodes) for _ in range(2 * n_nodes)] for _ in range(2)]
+    arrays = {"edges": np.array(ends, np.float64), "weight": make.weights(2 * n_nodes, 4)[:, 0]}
+    make.shared(n_out, n_out)
+    make.add("graph", arrays=arrays)
+    make.neurons()
+    _back(make, shape)
+
+
+_BLOCKS = (
+    *(_plain, _skip, _spikes_added, _thirds, _recurrent, _recurrent),
+    *(_membranes, _scaled, _late, _attention, _masked, _nodes),
+)
 
 
 def random_network(seed: int, n_steps: int = 7) -> Network:
-    """A network of one to three blocks: plain, skip, add of spikes, odd pool, recurrent.
+    """A network of one to three blocks: plain, skip, add of spikes, odd pool, recurrent, membrane
+    shortcut, scale, delays, attention of both kinds, graph.
 
     Encoders, neurons, pools and readouts are drawn too. The same seed, the same network.
     """
@@ -151,18 +258,23 @@ def random_network(seed: int, n_steps: int = 7) -> Network:
     source = _input(make, n_steps)
     for _ in range(1 + make.draw(3)):
         _BLOCKS[make.draw(len(_BLOCKS))](make, 2 + make.draw(3))
-    make.add("flatten")
+    if make.draw(3):
+        make.add("flatten")
+    else:
+        make.add("reduce", axes=[-2, -1])
+    make.shape = ()
     network = Network("random", source, tuple(make.layers), Output("mean", make.at))
     shapes, _ = infer_shapes(network)
     make.add("linear", arrays={"weight": make.weights(6, shapes[make.at][0])})
     if make.draw(2):
         make.neurons()
     make.add("linear", arrays={"weight": make.weights(3, 6), "bias": make.weights(3, gain=0.25)})
-    readout = ("mean", "membrane", "count")[make.draw(3)]
+    readout = ("mean", "membrane", "count", "leaky")[make.draw(4)]
     if readout == "count":
         make.neurons()
     every = None if make.draw(2) else 1 + make.draw(n_steps)
-    output = Output(readout, make.at, {"every": every})
+    params = {"decay": 0.75, "emit": ("last", "mean")[make.draw(2)]} if readout == "leaky" else {}
+    output = Output(readout, make.at, {"every": every, **params})
     name = f"random-{seed}-{'x'.join(map(str, shape))}"
     return Network(name, source, tuple(make.layers), output)
 

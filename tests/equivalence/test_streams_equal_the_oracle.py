@@ -52,7 +52,7 @@ def _check(found: dict[str, Array], expected: list[Array], prefix: str) -> None:
 def test_the_drawn_networks_have_all_encoders_and_readouts() -> None:
     networks = [random_network(seed) for seed in _NETWORK_SEEDS]
     assert {n.input.encoder for n in networks} == {"direct", "rate", "latency", "events"}
-    assert {n.output.readout for n in networks} == {"count", "mean", "membrane"}
+    assert {n.output.readout for n in networks} == {"count", "mean", "membrane", "leaky"}
     assert max(delay for n in networks for delay in _cycle(n)) > 1
     assert any(n.output.params["every"] for n in networks)
 

@@ -14,6 +14,9 @@ back to the next ones: so the cut decides which stages share a program, and noth
   layer says its stage; else layers whose outputs have the same height and width are one, and so
   are all flat ones.
 - `model`: all is fused that can be.
+
+An operator that reads nothing but delayed values reads the input as well, for its windows: a
+delayed source may be ahead of it or behind (PROTOCOL 11).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -146,6 +149,8 @@ def _piece(stages: Sequence[Lowered], places: Mapping[int, int], end: int) -> Pi
     ends = set(places)
     members = _members(stages, ends, end)
     ports = _ports(stages, ends, end)
+    if ports and all(read.delay for read in ports):
+        ports.append(Read(0))  # no stage reads it: it tells how far the stream has come
     local = {index: place for place, index in enumerate(members)}
 
     def read_of(read: Read) -> int:

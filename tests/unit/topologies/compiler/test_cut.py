@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from topologies.compiled import CompiledNetwork
+from topologies.compiled import CompiledNetwork, run_reference
 from topologies.compiler import compile_network
 from topologies.compiler.cut import Granularity
 from topologies.model import Layer, Network, Source
@@ -200,3 +200,60 @@ def test_networks_share_nodes_up_to_where_they_differ(
     two = compiled(make_network, *body, make_layer("head", "linear", "n", weight=EYE * 3))
     assert list(one.nodes)[:2] == list(two.nodes)[:2]
     assert one.readout != two.readout
+
+
+def test_operator_that_reads_only_delayed_spikes_reads_the_input_for_its_windows(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("n0", "if", "input"),
+        make_layer("w1", "linear", Source("n0", 2), weight=EYE),
+        make_layer("n1", "if", "w1"),
+    )
+    compiled = compile_network(network)
+    ingest, first, second = compiled.nodes.values()
+    assert [(e.source, e.delay) for e in second.edges] == [(first.id, 2), (ingest.id, 0)]
+    program = compiled.operators[second.operator].program
+    assert all(-2 not in reads for reads in program.reads)
+
+
+def test_one_source_may_be_read_with_several_delays(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("sum", "add", "input", Source("input", 1), Source("input", 3))
+    )
+    spikes = np.zeros((1, 4, 4), np.int64)
+    spikes[0, 0, 2] = 1
+    assert run_reference(compile_network(network), spikes)[0].tolist() == [[0, 0, 3 / 4, 0]]
+
+
+def test_membrane_values_that_several_layers_read_end_an_operator(
+    labels: Labels, make_layer: MakeLayer
+) -> None:
+    layers = [
+        make_layer("w0", "linear", "input", weight=EYE / 3),
+        make_layer("x0", "requantise", "w0"),
+        make_layer("n1", "if", "x0"),
+        make_layer("w1", "linear", "n1", weight=EYE / 3),
+        make_layer("sum", "add", "w1", "x0"),
+        make_layer("x1", "requantise", "sum"),
+        make_layer("n2", "if", "x1"),
+    ]
+    assert labels(*layers) == ["input", "w0+x0", "n1", "w1+sum+x1+n2+mean"]
+
+
+def test_masked_sums_of_spike_driven_attention_travel_as_one_value_per_channel(
+    labels: Labels, make_layer: MakeLayer
+) -> None:
+    layers = [
+        make_layer("q", "if", "input"),
+        make_layer("k", "lif", "input", tau=2.0),
+        make_layer("v", "lif", "input", tau=3.0),
+        make_layer("kv", "multiply", "k", "v"),
+        make_layer("sum", "reduce", "kv", axes=-1, op="sum", keep=True),
+        make_layer("mask", "if", "sum"),
+        make_layer("out", "multiply", "q", "mask"),
+    ]
+    cut = labels(*layers, shape=(2, 4))
+    assert cut == ["input", "q", "k", "v+kv+sum", "mask+out+mean"]

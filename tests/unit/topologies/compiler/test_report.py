@@ -1,20 +1,23 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from topologies.compiler import compile_with_errors
 from topologies.compiler.report import classes_of, make_report
-from topologies.model import Network
+from topologies.layers import layer_class
+from topologies.model import Layer, Network
 from topologies.random_networks import random_inputs, random_network
 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    return random_network(3)
+    return random_network(4)
 
 
 def test_report_without_samples_has_the_errors_of_all_weights(network: Network) -> None:
     report = make_report(network, compile_with_errors(network))
-    weighted = [layer.name for layer in network.layers if layer.kind in ("conv2d", "linear")]
+    weighted = [x.name for x in network.layers if layer_class(x.kind).weighted]
     assert sorted(error.layer for error in report.weights) == sorted(weighted)
     assert report.agreement is None
     assert report.worst is not None
@@ -46,3 +49,17 @@ def test_two_bits_do_not_keep_every_result(network: Network) -> None:
 
 def test_class_is_the_lowest_index_of_the_last_maximum() -> None:
     assert classes_of([np.array([[9, 0, 0], [1, 5, 5]])]).tolist() == [1]
+
+
+def test_synapses_in_a_row_are_compared_at_as_many_bits_as_have_exact_sums(
+    make_network: Callable[..., Network], make_layer: Callable[..., Layer]
+) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 4))
+    network = make_network(
+        make_layer("one", "linear", "input", weight=weight),
+        make_layer("two", "linear", "one", weight=weight),
+        make_layer("three", "linear", "two", weight=weight),
+    )
+    report = make_report(network, compile_with_errors(network), random_inputs(network, 4, 0))
+    assert report.agreement is not None
+    assert report.agreement.n_samples == 4
