@@ -19,9 +19,10 @@ from loadtest.faults.proxy import Proxy
 from loadtest.faults.schedule import Fault
 from loadtest.faults.worker import jump
 from loadtest.faults.world import World
+from router.redis_server import RedisServer
 from router.supervisor import Child
 
-__all__ = ["NEMESES", "Done", "Nemesis"]
+__all__ = ["NEMESES", "Done", "Nemesis", "full_disk"]
 
 Done = tuple[str, tuple[str, ...]]
 Nemesis = Callable[[World, Hostile, Fault], Awaitable[Done | None]]
@@ -190,18 +191,8 @@ async def _wipe_store(world: World, hostile: Hostile, fault: Fault) -> Done | No
 
 
 async def _fill_disk(world: World, hostile: Hostile, fault: Fault) -> Done | None:
-    """The store's files may not grow beyond what they have now: every write of its log fails."""
-    async with world.store_lock, _asking(world) as client:
-        folder = Path(str((await client.config_get("dir"))["dir"])) / "appendonlydir"
-        largest = max(path.stat().st_size for path in folder.iterdir())
-        pid = world.redis.primary.pid
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, hard))
-        try:
-            await asyncio.sleep(fault.between(1.0, 4.0))
-        finally:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
-        await asyncio.sleep(1.0)  # the server tries its log again once a second
+    async with world.store_lock, full_disk(world.redis.primary):
+        await asyncio.sleep(fault.between(1.0, 4.0))
     return "store", ALL
 
 
@@ -209,6 +200,22 @@ async def _flush_scripts(world: World, hostile: Hostile, fault: Fault) -> Done |
     async with world.store_lock, _asking(world) as client:
         await client.script_flush()
     return "store", ()
+
+
+@asynccontextmanager
+async def full_disk(server: RedisServer) -> AsyncIterator[None]:
+    """Meanwhile no file of the server may grow: every write of its log fails."""
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        folder = Path(str((await client.config_get("dir"))["dir"])) / "appendonlydir"
+        largest = max(path.stat().st_size for path in folder.iterdir())
+        _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (largest, hard))
+        try:
+            yield
+        finally:
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        while (await client.info("persistence"))["aof_last_write_status"] != "ok":
+            await asyncio.sleep(_SLOW_S)  # it tries again once a second
 
 
 @asynccontextmanager

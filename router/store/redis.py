@@ -5,6 +5,7 @@ outcome is unknown raises `StoreUnavailable`, and the protocol knows what to do 
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
@@ -39,6 +40,8 @@ _AWAY = (
     errors.ReadOnlyError,
     errors.OutOfMemoryError,
 )
+# It runs and cannot write now: its disk is full, it lacks its replicas, or a failover is under way.
+_NOT_NOW = re.compile(r"\b(MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b")
 
 
 def _method(
@@ -219,4 +222,9 @@ def _translated(what: str, limit: float) -> Iterator[None]:
             f"({type(error).__name__}: {error}). Check that it runs; the call may be repeated."
         ) from error
     except errors.RedisError as error:
+        if _NOT_NOW.search(str(error)):
+            raise StoreUnavailable(
+                f"The store cannot complete {what!r} now: {error}. Check its disk and its replicas;"
+                " the call may be repeated."
+            ) from error
         raise StoreReplyError(f"The store refused {what!r}: {error}.") from error
