@@ -15,6 +15,7 @@ from topologies.compiler.draw import draw_svg, draw_text
 from topologies.compiler.plan import Plan, make_plan
 from topologies.compiler.quantise import Bits
 from topologies.compiler.report import Report, make_report
+from topologies.compiler.saturation import Saturation
 from topologies.errors import SpikeRouterError
 from topologies.loader import find_network, load_network
 from topologies.stages.base import Array, ValueType
@@ -84,6 +85,8 @@ def compile_command(
     console.print(_plan(make_plan(compiled, partitions), partitions))
     if report.agreement is not None:
         console.print(_agreement(report))
+    for saturation in report.saturating:
+        console.print(_saturation(saturation))
 
 
 def _bits(text: str) -> Bits:
@@ -180,6 +183,16 @@ def _plan(plan: Plan, partitions: int) -> str:
         f"{len(plan.topics)} topics, {len(plan.tasks)} tasks on {partitions} partition(s), "
         f"worst batch {worst:,} bytes"
     )
+
+
+def _saturation(found: Saturation) -> str:
+    limits = f"{found.low} to {found.high} units of 2**-{found.unit}"
+    counted = (
+        f"; of {found.n_values:,} on the samples {found.n_saturated:,} were cut off"
+        if found.n_values
+        else ""
+    )
+    return f"Values of {found.layer} may leave {limits}{counted}."
 
 
 def _agreement(report: Report) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from topologies.compiled import CompiledNetwork, run_reference
 from topologies.compiler.compile import Compilation, compile_network
 from topologies.compiler.quantise import WeightError
+from topologies.compiler.saturation import Saturation, counting, saturations
 from topologies.model import Network, NetworkError
 from topologies.stages.base import Array
 
@@ -38,10 +39,14 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The weight error of each layer, and the agreement if there were samples."""
+    """The weight error of each layer, and the agreement if there were samples.
+
+    `saturating` are the layers whose values may be cut off, counted on the samples.
+    """
 
     weights: tuple[WeightError, ...]
     agreement: Agreement | None
+    saturating: tuple[Saturation, ...] = ()
 
     @property
     def worst(self) -> WeightError | None:
@@ -59,10 +64,11 @@ def make_report(
 
     `samples` are as `run_reference` takes them, (B, ...); `labels` are integers (B,).
     """
-    errors = compilation.quantised.errors
+    errors, stages = compilation.quantised.errors, compilation.quantised.stages
     if samples is None:
-        return Report(errors, None)
-    before, after = _results(_exact(network), samples), _results(compilation.network, samples)
+        return Report(errors, None, saturations(stages, {}))
+    counted, counts = counting(compilation.network)
+    before, after = _results(_exact(network), samples), _results(counted, samples)
     old, new = classes_of(before), classes_of(after)
     same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
     return Report(
@@ -74,6 +80,7 @@ def make_report(
             accuracy_before=None if labels is None else float(np.mean(old == labels)),
             accuracy_after=None if labels is None else float(np.mean(new == labels)),
         ),
+        saturations(stages, counts),
     )
 
 

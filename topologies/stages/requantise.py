@@ -144,6 +144,10 @@ class Requantise(Stage):
         """(B, T, *shape) -> the same, float64 integers."""
         return np.clip(self._scaled(inputs[0]), self.low, self.high), state
 
+    def may_saturate(self, value: ValueType) -> bool:
+        """Whether the proven bound of what it reads exceeds [low, high]."""
+        return self._rounded(value.low) < self.low or self._rounded(value.high) > self.high
+
     def n_saturated(self, x: Array) -> int:
         """How many of these inputs lie outside [low, high]."""
         scaled = self._scaled(x)
