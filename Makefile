@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -q
 JOBS ?= 2
 EXTRAS := torch or brian2 or monitor or loadtest
 
-.PHONY: help demo kafka test test-servers check lint test-extras install-demo install-test install-check clean
+.PHONY: help demo kafka simulate test test-servers check lint test-extras install-demo install-test install-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -29,6 +29,10 @@ demo: install-demo ## serve the digits network, kill a worker, compare every out
 
 kafka: install-demo ## start Apache Kafka on this machine; BROKERS=3 for a cluster (Java 17, mvn)
 	@$(BIN)/spikerouter kafka start --brokers $(or $(BROKERS),1)
+
+# One seed that failed is played again, with all that happened, by SEEDS=1 SEED=...
+simulate: install-test ## seeded worlds of the task protocol on all cores; SEEDS=100000 SEED=0
+	@$(BIN)/python -m loadtest.simulate --seeds $(or $(SEEDS),100000) --seed $(or $(SEED),0) $(SIMULATE)
 
 test: install-test ## all tests that need neither PyTorch nor a real server
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not servers and not ($(EXTRAS))"

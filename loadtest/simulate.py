@@ -72,7 +72,7 @@ def _played(seeds: range, selection: Selection, n_jobs: int) -> Iterator[Summary
     if n_jobs == 1 or len(portions) == 1:
         yield from (play_all(portion, selection) for portion in portions)
         return
-    with multiprocessing.Pool(n_jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(n_jobs) as pool:
         yield from pool.imap_unordered(selection.play, portions)
 
 
