@@ -94,19 +94,20 @@ def _load(plugin: EntryPoint) -> Callable[..., object] | typer.Typer:
     try:
         loaded: Callable[..., object] | typer.Typer = plugin.load()
     except (ImportError, AttributeError) as error:
-        return _unavailable(plugin.name, error)
+        return _unavailable(plugin, error)
     return loaded
 
 
-def _unavailable(name: str, error: Exception) -> Callable[[], None]:
+def _unavailable(plugin: EntryPoint, error: Exception) -> Callable[[], None]:
     """A command that says why it cannot run: most often an extra is not installed."""
+    extras = ", ".join(plugin.extras)
+    remedy = f"install the extra {extras}: pip install -c constraints.txt -e '.[{extras}]'"
+    sentence = f"Command {plugin.name!r} cannot be loaded ({error})"
 
     def unavailable() -> None:
-        raise SpikeRouterError(
-            f"Command {name!r} cannot be loaded ({error}); install the extra it needs."
-        )
+        raise SpikeRouterError(f"{sentence}; {remedy}" if extras else f"{sentence}.")
 
-    unavailable.__doc__ = f"Not available here: {error}."
+    unavailable.__doc__ = f"Needs the extra {extras}." if extras else f"Not available: {error}."
     return unavailable
 
 

@@ -46,6 +46,17 @@ def test_a_plugin_that_cannot_be_loaded_fails_with_a_sentence(
     assert "Command 'fly' cannot be loaded" in capsys.readouterr().err
 
 
+def test_a_plugin_that_needs_an_extra_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = _plugin("fly", "no_such_package.module:command [wings]")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [plugin])
+    with pytest.raises(SystemExit):
+        main(["fly"])
+    assert "pip install -c constraints.txt -e '.[wings]'" in capsys.readouterr().err
+    assert "Needs the extra wings." in _invoke(["--help"], plugin)[1]
+
+
 def test_only_the_plugin_that_is_run_is_imported() -> None:
     app = application(["leap", "2000"], [_MISSING, _CALENDAR])
     assert {command.name for command in app.registered_commands} == {
