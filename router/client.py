@@ -881,9 +881,11 @@ class ResultReader:
         except deadletter.DeadLetterError:
             self._tally.bad_frames += 1
             return
+        self._tally.dead_letters += 1
+        if letter.offset < 0:  # only a part was refused, such as late events: the stream goes on
+            return
         self._refused[(letter.topic, letter.partition, letter.offset)] = letter.reason
         self._refused_names[(letter.topic, letter.partition, letter.name)] = letter.reason
-        self._tally.dead_letters += 1
         for kept in (self._refused, self._refused_names):
             while len(kept) > _KEPT_REFUSALS:
                 kept.popitem(last=False)

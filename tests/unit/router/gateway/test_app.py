@@ -700,6 +700,17 @@ async def test_the_example_of_the_document_is_served(world: World) -> None:
     assert answer.status_code == 200
 
 
+async def test_late_events_are_no_refusal_of_their_stream(world: World) -> None:
+    await world.client.get(RESULTS)
+    partition = partition_of("cam", world.publisher.n_partitions)
+    letter = DeadLetter(in_topic("pixels"), partition, -1, b"cam", "LateEvent: 1 event", "cam")
+    world.reader.refuse(deadletter.encode(letter))
+    answer = await world.client.get(RESULTS, params={"wait": 0.01})
+    assert answer.status_code == 200
+    assert answer.json()["error"] is None
+    assert world.reader.counters()["dead_letters"] == 1
+
+
 async def test_the_page_of_the_document_needs_nothing_from_elsewhere(world: World) -> None:
     page = await world.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
