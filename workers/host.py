@@ -443,7 +443,7 @@ class Host:
                 if not hosted.deliver(record):
                     await self._update(hosted)
                     if not hosted.deliver(record):
-                        raise HostError(f"a record of {record.topic} names networks nobody knows")
+                        hosted.tenant.receive_strange(record)
         except LogReplacedError as error:
             self._book.fail(hosted.claim.task, str(error))
             self._drop(hosted.claim.task, str(error))
@@ -457,17 +457,13 @@ class Host:
         """A network was deployed or removed: look it up, then go on with the same record."""
         await self._refresh()
         task, tenant = hosted.claim.task, hosted.tenant
-        known = self._removed | self._named_in_vain()
+        places = self._networks, task.operator
         if isinstance(tenant, Ingest):
-            tenant.update(ingest_spec(self._networks, task.operator, task.partition, known))
+            tenant.update(ingest_spec(*places, task.partition, self._removed))
         elif isinstance(tenant, Task):
-            spec = task_spec(self._networks, task.operator, task.group, task.partition, known)
-            tenant.update(spec)
+            tenant.update(task_spec(*places, task.group, task.partition, self._removed))
         if tenant.take_seeks():
             self._reread(hosted)
-
-    def _named_in_vain(self) -> set[str]:
-        return set()
 
     async def _lost(self, places: Iterable[Place]) -> None:
         """Positions that are no longer in the log: truncated below, or replaced."""

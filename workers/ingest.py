@@ -9,7 +9,7 @@ import hashlib
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 from router.deadletter import DeadLetter
@@ -245,6 +245,23 @@ class Ingest:
         said = self._parse(record)
         if isinstance(said, Era | Route) and not self.spec.known_networks.issuperset(said.networks):
             return False
+        self._take(said, record)
+        return True
+
+    def receive_strange(self, record: Record) -> None:
+        """Networks that nobody knows count as removed; a ROUTE to nothing else is refused."""
+        self.counts["strange_records_total"] += 1
+        said = self._parse(record)
+        if isinstance(said, Era | Route):
+            known = tuple(n for n in said.networks if n in self.spec.known_networks)
+            if isinstance(said, Route) and not known:
+                named = ", ".join(said.networks)
+                said = RecordError(f"UnknownNetwork: no network is deployed by the name of {named}")
+            else:
+                said = replace(said, networks=known)
+        self._take(said, record)
+
+    def _take(self, said: Data | Era | Route | Kill | RecordError, record: Record) -> None:
         self.reading.take(record)
         if isinstance(said, RecordError):
             if self._phase == "serve":
@@ -253,7 +270,6 @@ class Ingest:
             self._read(said, record)
         if self._phase == "scan" and record.offset + 1 >= self._fresh.log_end:
             self._scanned()
-        return True
 
     def _parse(self, record: Record) -> Data | Era | Route | Kill | RecordError:
         try:

@@ -231,6 +231,13 @@ class Task:
         return first
 
     def receive(self, record: Record) -> bool:
+        return self._receive(record, anyhow=False)
+
+    def receive_strange(self, record: Record) -> None:
+        self.counts["strange_records_total"] += 1
+        self._receive(record, anyhow=True)
+
+    def _receive(self, record: Record, anyhow: bool) -> bool:
         topic, at = record.topic, self.reading.offset(record.topic)
         new = record.offset >= at
         if not new and not self._catching:
@@ -240,7 +247,7 @@ class Task:
         if frame is None:
             self.reading.take(record)
             return True
-        if new and not self._knows(frame.batches):
+        if new and not anyhow and not self._knows(frame.batches):
             return False
         self.reading.take(record)
         group = frame.group

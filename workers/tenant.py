@@ -71,6 +71,13 @@ class Tenant(Protocol):
         """Take one record. False when it names a network that `update` must bring first."""
         ...
 
+    def receive_strange(self, record: Record) -> None:
+        """Take a record that `receive` gave back, though its networks were looked up in vain.
+
+        They may have been removed, or never have been: nobody here has a place in them.
+        """
+        ...
+
     def truncated(self, topic: str, log_start: int) -> None: ...
     def work(self) -> Any | None:
         """The next micro-batch of windows that can be applied, or None."""
