@@ -18,7 +18,7 @@ from loadtest.faults.schedule import Fault
 from router.security import kafka_options
 from router.settings import Settings
 from router.topics import in_topic, out_topic, spikes_topic
-from router.wire import Batch, Frame, StreamId, encode_frame
+from router.wire import Batch, Frame, Kind, StreamId, encode_frame
 from topologies.compiled import CompiledNetwork
 
 __all__ = ["Hostile", "poison_frames", "poison_records"]
@@ -107,7 +107,7 @@ class Hostile:
 def poison_frames(operator: str) -> tuple[bytes, ...]:
     """Bytes on a topic of spikes that are no frame, or a frame that concerns nobody."""
     batch = Batch(_NOBODY, StreamId(1, 2), "nobody", ("nobody",), 0, 0, 0, 1, payload=b"")
-    good = encode_frame(Frame(operator, 0, [batch._replace(networks=())]))
+    good = encode_frame(Frame(operator, 0, [batch]))
     return (
         b"",
         b"\x00\xff garbage",
@@ -116,7 +116,10 @@ def poison_frames(operator: str) -> tuple[bytes, ...]:
         good + b"\x00",
         good[:1] + b"\x01" + b"\xdd\xff\xff\xff\xff" * 8,  # counts that promise 4 GiB
         b"\x91" * 2000,  # deeper than any reader goes
-        encode_frame(Frame(operator, 4_000_000_000, [batch._replace(networks=())])),
+        encode_frame(Frame(operator, 4_000_000_000, [batch])),
+        encode_frame(Frame(_NOBODY, 0, [batch])),
+        encode_frame(Frame(operator, 0, [batch._replace(kind=Kind.ABORT, payload=b"")])),
+        encode_frame(Frame(operator, 0, [batch._replace(kind=Kind.KILL, payload=b"")])),
     )
 
 
@@ -134,5 +137,7 @@ def poison_records(number: int) -> tuple[tuple[bytes | None, bytes], ...]:
         (name, pack({"v": 1, "k": "data", "end": True, "networks": ["../../etc/passwd"]})),
         (b"\xff\xfe", pack({"v": 1, "k": "data", "end": True})),
         (None, b"\x81" * 4000),
+        (None, pack({"v": 1, "k": "route", "networks": ["nobody"]})),
+        (None, pack({"v": 1, "k": "era", "era": 2**63, "predecessor": 5, "networks": ["nobody"]})),
         (name, b'{"events": ' + b"[" * 4000),
     )  # fmt: skip
