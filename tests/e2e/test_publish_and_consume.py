@@ -5,20 +5,16 @@ of, and an event from before the mark lands in the dead letters, counted.
 """
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.serial]
 
-_SPIKEROUTER: Final = (sys.executable, "-m", "router.cli")
+Served = Any  # from conftest, which cannot be imported
 # A spike adds 1 to a membrane that halves with every step and fires at 1.5: two spikes in a row
 # make a neuron fire, two with silence between them do not. Neuron 0 reads pixels 0 and 1.
 _NETWORK: Final = """
@@ -40,48 +36,16 @@ this is no record
 """
 
 
-@pytest.fixture
-def places(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """Where everything is, while the network is served by two workers."""
-    network, log = tmp_path / "camera.yaml", tmp_path / "log"
-    network.write_text(_NETWORK)
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [*_SPIKEROUTER, "up", str(network), "--workers", "2", "--port", "0", "--json"],
-            stdout=subprocess.PIPE, stderr=errors, text=True,
-        )  # fmt: skip
-    with process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, log.read_text()
-            yield json.loads(line)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=30) == 0, log.read_text()
-        finally:
-            process.kill()
-
-
-def _run(
-    places: dict[str, Any], *arguments: str, given: str = ""
-) -> subprocess.CompletedProcess[str]:
-    servers = {"SPIKEROUTER_KAFKA": places["kafka"], "SPIKEROUTER_REDIS": places["redis"]}
-    return subprocess.run(
-        [*_SPIKEROUTER, *arguments], input=given, capture_output=True, text=True, timeout=60,
-        env={**os.environ, **servers}, check=False,
-    )  # fmt: skip
-
-
 def _lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _counts(places: dict[str, Any], wanted: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+def _counts(served: Served, wanted: Callable[[dict[str, int]], bool]) -> dict[str, int]:
     """What status tells of counts, as soon as it is what is wanted."""
     deadline = time.monotonic() + 30
     while True:
-        done = _run(places, "status", "--json")
+        done = served.run("status", "--json")
         counts: dict[str, int] = json.loads(done.stdout)["counts"]
         if wanted(counts):
             return counts
@@ -90,24 +54,27 @@ def _counts(places: dict[str, Any], wanted: Callable[[dict[str, int]], bool]) ->
 
 
 def test_time_marks_move_a_silent_stream_on_and_late_events_become_dead_letters(
-    places: dict[str, Any],
+    serve: Callable[[str], Any],
 ) -> None:
-    done = _run(places, "publish", "--network", "camera", given=_LINES)
+    with serve(_NETWORK) as served:
+        _publish_and_consume(served)
+
+
+def _publish_and_consume(served: Served) -> None:
+    done = served.run("publish", "--network", "camera", given=_LINES)
     assert done.returncode == 1
     assert "5 records published" in done.stdout
     assert done.stderr == "line 6: The line is not a JSON object; legal is {...}.\n"
 
-    *results, end = _lines(_run(places, "consume", "camera", "--from-beginning", "--count", "5"))
+    *results, end = _lines(served.run("consume", "camera", "--from-beginning", "--count", "5"))
     shown = [(line["stream"], line["index"], line["start"], line["stop"]) for line in results]
     assert shown == [("cam", index, 4 * index, 4 * index + 4) for index in range(4)]
     assert [line["values"] for line in results] == [[0, 0], [1, 0], [0, 0], [0, 0]]
     assert (end["stream"], end["end"], end["error"]) == ("cam", True, None)
 
-    (letter,) = _lines(
-        _run(places, "consume", "snn.dead-letter", "--from-beginning", "--count", "1")
-    )
+    (letter,) = _lines(served.run("consume", "snn.dead-letter", "--from-beginning", "--count", "1"))
     assert letter["stream"] == "cam"
     assert letter["reason"].startswith("LateEvent: 1 event lies before step 12")
     assert [5, 2, 1] in letter["refused"]["record"]["events"]
-    counts = _counts(places, lambda counts: counts.get("late_events_total", 0) > 0)
+    counts = _counts(served, lambda counts: counts.get("late_events_total", 0) > 0)
     assert (counts["late_events_total"], counts["dead_letters_total"]) == (1, 1)
