@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.simulation.broker import Log
 from loadtest.simulation.checker import Violation
-from router.store.calls import Claimed, CommitOutcome, TaskId
+from router.store.calls import Claimed, CommitOutcome, TaskId, write
 from workers.reading import LogReplacedError
 from workers.tenancy import CommitPlan, Tenancy, TenancyLostError, TokenRefusedError
 from workers.tenant import Tenant
@@ -36,6 +36,7 @@ class Host:
         self.gone = False
         self.giving = False
         self._said_last = False
+        self._is_stirred = True  # there may be something to send
         self.is_clean = False
         self.busy = False
         self._is_ingest = claimed.kind == "ingest"
@@ -117,8 +118,11 @@ class Host:
             if not self.busy:
                 more = self._work() or more
             self.tenancy.is_caught_up()
-        self._send()
-        self._checkpoint()
+        if self._is_stirred or self._is_ingest:
+            self._is_stirred = False
+            self._send()
+        if not self.busy:
+            self._checkpoint()
         return more
 
     def _fetch(self) -> bool:
@@ -145,6 +149,7 @@ class Host:
             tenant.truncated(topic, log.start)
             at[topic] = log.start
         last = min(log.end, at[topic] + self.world.plan.tuning.chunk)
+        self._is_stirred = True
         while at[topic] < last:
             self.is_clean = False
             record = log.records[at[topic]]
@@ -168,6 +173,7 @@ class Host:
             if self.claimed.suspicious and not self._show_hand(work):
                 return False
             self.is_clean = False
+            self._is_stirred = True
             result = tenant.compute(work)
             took = clock.draw(self.world.plan.tuning.compute_ms + 1)
             if took:
@@ -191,6 +197,7 @@ class Host:
         if self.gone or self.worker.defers(self._computed, work, result):
             return
         self.busy = False
+        self._is_stirred = True
         self.tenant.apply(work, result)
         self.wake(0)
 
@@ -207,18 +214,17 @@ class Host:
     # ---- checkpoints --------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
-        if self.busy:
-            return
         self._note_aborts()
         is_due = self.giving or self.world.clock.now >= self._next_commit
-        if is_due and not self.tenancy.is_committing:
-            if self._said_last:
-                self._given()
-                return
-            self._said_last = self.giving
-            self.is_clean = not self.tenancy.begin()
-            self._send()
-            self._next_commit = self.world.clock.now + self.world.plan.tuning.commit_every_ms
+        if not is_due or self.tenancy.is_committing:
+            return
+        if self._said_last:
+            self._given()
+            return
+        self._said_last = self.giving
+        self.is_clean = not self.tenancy.begin()
+        self._send()
+        self._next_commit = self.world.clock.now + self.world.plan.tuning.commit_every_ms
         self._plan()
 
     def _note_aborts(self) -> None:
@@ -252,7 +258,8 @@ class Host:
             world.note(f"{self.worker.name} writes {len(blobs)} of {len(plan.blobs)} blobs")
             if world.clock.draw(2):
                 self.worker.crash()
-        store.write_blobs(blobs)
+        if blobs:
+            store.run(write(blobs))
         world.clock.after(world.clock.draw(2), self._commit, plan)
 
     def _commit(self, plan: CommitPlan) -> None:

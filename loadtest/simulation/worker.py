@@ -108,7 +108,8 @@ class Worker:
     def _replied(self, call: LeaseCall, reply: Any) -> None:
         if self.defers(self._replied, call, reply):
             return
-        for event in self.book.replied(call, reply, self._now()):
+        events = self.book.replied(call, reply, self._now())
+        for event in events:
             if isinstance(event, Granted):
                 self.world.clock.after(self.world.clock.draw(3), self._load, event.claimed)
             elif isinstance(event, Regained):
@@ -120,7 +121,8 @@ class Worker:
                 self._give_if_caught_up(event.task)
             elif isinstance(event, Suspicious):
                 self.world.start_worker(event.task)
-        self.ask()
+        if events or call.verb != "renew":
+            self.ask()
 
     def _regained(self, event: Regained) -> None:
         host = self.hosts.get(event.task)
