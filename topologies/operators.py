@@ -19,16 +19,21 @@ _FORMAT = 1  # of artifacts
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """What one worker service computes. `id` is the hash of `to_bytes()`."""
+    """What one worker service computes. `id` is the hash of `to_bytes()`.
+
+    `input` is the name of the input that an ingest operator reads, "" for any other: one task of
+    it reads one topic, so equal encoders of two inputs are two operators.
+    """
 
     id: str
     kind: OperatorKind
     program: Program
+    input: str = ""
 
     @classmethod
-    def of(cls, program: Program) -> Operator:
+    def of(cls, program: Program, input_name: str = "") -> Operator:
         """The operator with this program. Raises StageError when its stages do not fit."""
-        return cls(digest(_artifact(program)), _kind(program), program)
+        return cls(digest(_artifact(program, input_name)), _kind(program), program, input_name)
 
     @property
     def output(self) -> ValueType:
@@ -42,7 +47,7 @@ class Operator:
 
     def to_bytes(self) -> bytes:
         """The canonical artifact."""
-        return _artifact(self.program)
+        return _artifact(self.program, self.input)
 
     @classmethod
     def from_bytes(cls, data: bytes, expected: str | None = None) -> Operator:
@@ -53,7 +58,7 @@ class Operator:
         """
         meta, arrays = unpack_artifact(data)
         try:
-            operator = cls.of(_program(meta, arrays))
+            operator = cls.of(_program(meta, arrays), meta.get("input", ""))
         except (KeyError, TypeError, IndexError, StageError) as error:
             raise ArtifactError(f"The artifact holds no legal program: {error}") from error
         found = digest(data)
@@ -72,19 +77,21 @@ def _kind(program: Program) -> OperatorKind:
     return "readout" if role == "readout" else "synaptic"
 
 
-def _artifact(program: Program) -> bytes:
+def _artifact(program: Program, input_name: str) -> bytes:
     arrays: dict[str, Array] = {}
     stages: list[Json] = []
     for index, (stage, reads) in enumerate(zip(program.stages, program.reads, strict=True)):
         stages.append({"kind": stage.kind, "params": stage.params(), "reads": list(reads)})
         arrays |= {f"{index:04d}.{name}": array for name, array in stage.arrays().items()}
     types = program.types  # raises when the stages do not fit
-    meta: Json = {
+    meta: dict[str, Json] = {
         "format": _FORMAT,
         "ports": [type_to_json(port) for port in program.ports],
         "stages": stages,
         "output": type_to_json(types[-1]),
     }
+    if input_name:
+        meta["input"] = input_name
     return pack_artifact(meta, arrays)
 
 

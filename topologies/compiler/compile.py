@@ -97,7 +97,9 @@ def _check_options(granularity: str, bits: Bits) -> None:
 def _wired(
     network: Network, pieces: Sequence[Piece], granularity: Granularity, capacity: Capacity | None
 ) -> CompiledNetwork:
-    standing = [Operator.of(piece.program) for piece in pieces]
+    standing = [
+        Operator.of(piece.program, "" if piece.reads else network.input.name) for piece in pieces
+    ]
     operators = {operator.id: operator for operator in standing}
     labels = {op.id: _label(piece) for op, piece in zip(standing, pieces, strict=True)}
     places = [

@@ -1,4 +1,10 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+from topologies.compiled import Operator
+from topologies.compiler import compile_network
 from topologies.compiler.digest import Place, node_ids, strong_components
+from topologies.model import Layer, Network
 
 
 def test_node_depends_on_everything_upstream() -> None:
@@ -67,3 +73,23 @@ def test_components_come_sources_first() -> None:
         Place("c", ((2, 0),)),
     ]
     assert strong_components(places) == [[0], [1, 2], [3]]
+
+
+def test_equal_encoders_of_two_inputs_are_two_operators(
+    make_network: Callable[..., Network], make_layer: Callable[..., Layer]
+) -> None:
+    """One task of an ingest operator reads one topic: that of its input."""
+    one = make_network(make_layer("n", "if", "input"))
+    other = replace(one, input=replace(one.input, name="elsewhere"))
+    here, there = list(compile_network(one).operators), list(compile_network(other).operators)
+    assert here[0] != there[0]
+    assert here[1:] == there[1:]
+
+
+def test_operator_of_an_input_comes_back_from_its_artifact(
+    make_network: Callable[..., Network], make_layer: Callable[..., Layer]
+) -> None:
+    ingest = next(iter(compile_network(make_network(make_layer("n", "if", "input"))).operators))
+    operator = compile_network(make_network(make_layer("n", "if", "input"))).operators[ingest]
+    again = Operator.from_bytes(operator.to_bytes(), ingest)
+    assert (again.id, again.input) == (ingest, "in")
