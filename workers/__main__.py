@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 
 from router.bus import Bus
 from router.loops import run
@@ -27,28 +26,23 @@ async def _serve(settings: Settings, alone: TaskId | None) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, host.stop)
-        if alone is not None:
-            loop.add_reader(sys.stdin.fileno(), _die_with_parent)
         port = settings.metrics_port if alone is None else None  # its parent has the port
         with serving(settings.metrics_host, port, lambda: host.details):
             await host.run()
 
 
-def _die_with_parent() -> None:
-    """The pipe to the process that started us is closed: nobody would end us any more."""
-    if not os.read(sys.stdin.fileno(), 1):
-        os._exit(1)
-
-
 def main() -> None:
-    """Read the command line and the environment, and serve until SIGTERM."""
+    """Read the command line, and serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--name", default="", help="name, unique among live workers")
-    parser.add_argument("--only", default="", help="serve this one suspicious task, then end")
-    options = parser.parse_args()
+    serve(parser.parse_args().name)
+
+
+def serve(name: str = "", *, only: str = "") -> None:
+    """Read the environment, and serve until SIGTERM; `only` names the one task to serve."""
     settings = Settings.load()
-    name = options.name or settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
-    alone = TaskId.parse(options.only) if options.only else None
+    name = name or settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+    alone = TaskId.parse(only) if only else None
     settings = settings.changed(worker_name=f"{name}-{os.getpid()}" if alone else name)
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -95,6 +95,7 @@ class Host:
         )
         self._running: dict[TaskId, _Running] = {}
         self._starting: dict[TaskId, asyncio.Task[None]] = {}
+        self._children: set[TaskId] = set()  # tasks for which a process of their own was started
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
         self._removed: set[str] = set()
@@ -195,12 +196,16 @@ class Host:
 
     async def _run_alone(self, task: TaskId) -> None:
         """A suspicious task gets a process of its own; it dies with this one (28)."""
+        if task in self._children:  # it is slow to start: a second one would make it slower
+            return
+        self._children.add(task)
         _log.warning("task %s took two owners with it: it runs in a process of its own", task)
-        command = (sys.executable, "-m", "workers", "--only", str(task))
+        command = (sys.executable, "-m", "workers.alone", str(task))
         child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
         try:
             await child.wait()
         finally:
+            self._children.discard(task)
             if child.returncode is None:
                 child.kill()
 

@@ -110,9 +110,10 @@ for _, id in ipairs(sorted_tasks()) do
   local task = not held[id] and not leased(id) and read(id)
   if task and suits(task) then
     if task.claims >= 2 then
-      -- Rule 28: not into a process that runs other tasks. One caller at a time is told.
-      if not pending(task.alone_until, now, 3 * ttl) then
-        redis.call('HSET', key('task', id), 'alone_until', int(now + 3 * ttl))
+      -- Rule 28: not into a process that runs other tasks. One caller at a time is told; a process
+      -- takes seconds to start, and on a busy machine more.
+      if not pending(task.alone_until, now, 5 * ttl) then
+        redis.call('HSET', key('task', id), 'alone_until', int(now + 5 * ttl))
         suspicious[#suspicious + 1] = id
       end
     elseif limit > 0

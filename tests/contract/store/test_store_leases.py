@@ -213,7 +213,7 @@ def test_suspicious_task_is_offered_to_one_worker_at_a_time(
     assert server.claim("c", "token-c").suspicious == (tasks[0],)
     assert server.claim("d", "token-d").suspicious == ()
     assert server.claim("c", "token-c").suspicious == ()
-    for _ in range(3):
+    for _ in range(5):
         _vanish(server)
     assert server.claim("d", "token-d").suspicious == (tasks[0],)
 
