@@ -26,6 +26,7 @@ from topologies.stages.base import (
     ValueType,
     accumulator_for,
 )
+from topologies.stages.dynamics import Neuron
 from topologies.stages.readout import Readout
 from topologies.stages.requantise import Requantise
 from topologies.stages.table import stage_class
@@ -93,8 +94,10 @@ class _Work:
         onto a grid is taken to fill it.
         """
         for layer in signals:
-            if layer_class(layer.kind).role == "neuron":
-                self.types[layer.name] = ValueType(self.shapes[layer.name], 0, 1)
+            cls = layer_class(layer.kind)
+            if issubclass(cls, Neuron):
+                shape, most = self.shapes[layer.name], cls.most(layer.params)
+                self.types[layer.name] = ValueType(shape, 0, most)
         while signals or parts:
             ready = [x for x in signals if self._knows(x.sources)]
             able = [part for part in parts if self._knows(_outside(part))]

@@ -48,7 +48,9 @@ __all__ = [
     "reset_norse",
     "reset_plain",
     "reset_spikingjelly",
+    "rounded",
     "shown",
+    "spread",
 ]
 
 Fire: TypeAlias = Literal[">=", ">"]
@@ -78,7 +80,7 @@ class Neuron(Stage):
         for name in self.constants:
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _rounded(name, value))
+                object.__setattr__(self, name, rounded(name, value))
         if not np.all(np.asarray(self.v_threshold) > 0):
             raise StageError(f"v_threshold is {shown(self.v_threshold)}: it must be above 0.")
         if self.fire not in FIRES:
@@ -129,8 +131,13 @@ class Neuron(Stage):
 
         Constants per channel become constants per neuron here.
         """
-        spread = {name: _spread(name, array, value) for name, array in self.arrays().items()}
-        return replace(self, unit=value.unit, **cast("dict[str, Any]", spread))
+        wide = {name: spread(name, array, value) for name, array in self.arrays().items()}
+        return replace(self, unit=value.unit, **cast("dict[str, Any]", wide))
+
+    @classmethod
+    def most(cls, params: Mapping[str, Any]) -> int:
+        """The most spikes of a neuron in one step, of a layer's parameters."""
+        return 1
 
     @abstractmethod
     def advance(self, state: tuple[Array, ...], i: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -266,8 +273,8 @@ def reset_plain(h: Array, s: Array, v_threshold: Constant, v_reset: Constant | N
     return np.where(s, float32_of(v_reset), h)
 
 
-def _rounded(name: str, value: Constant) -> Constant:
-    """In float32, -0.0 as 0.0. Raises StageError if not finite."""
+def rounded(name: str, value: Constant) -> Constant:
+    """A constant in float32, -0.0 as 0.0. Raises StageError if it is not finite."""
     array = np.asarray(value, np.float64)
     if not (np.isfinite(array) & (np.abs(array) < 2.0**127)).all():
         raise StageError(f"{name} is {shown(value)}: it must be a finite number in float32.")
@@ -276,7 +283,7 @@ def _rounded(name: str, value: Constant) -> Constant:
     return float(np.float32(value)) + 0.0
 
 
-def _spread(name: str, array: Array, value: ValueType) -> Array:
+def spread(name: str, array: Array, value: ValueType) -> Array:
     """One value per neuron, of one per neuron or per channel. Raises StageError."""
     if array.size == value.n:
         return array

@@ -13,9 +13,11 @@ from topologies.stages import (
     delay,
     encoder,
     graph,
+    integrator,
     leaky,
     linear,
     multiply,
+    multispike,
     neuron,
     plif,
     pool,
@@ -32,7 +34,7 @@ __all__ = ["KINDS", "build_stage", "kinds_of", "stage_class"]
 _MODULES = (
     *(conv, conv1d, linear, scale, graph),
     *(pool, reduce, reshape, add, multiply, attention, requantise, delay),
-    *(neuron, plif, cubalif, alif),
+    *(neuron, plif, cubalif, alif, multispike, integrator),
     *(readout, leaky, encoder),
 )
 KINDS: Mapping[str, type[Stage]] = {cls.kind: cls for module in _MODULES for cls in module.STAGES}
