@@ -100,9 +100,9 @@ async def _consume(settings: Settings, source: str, wanted: _Wanted, count: int 
 async def _opened(settings: Settings, source: str) -> tuple[str, View]:
     """The topic to read, and how its records are shown. Raises ConsumeCommandError."""
     if not source.startswith("snn."):
-        network, n_partitions = await find_network(settings, source)
-        view = ResultView(network.name, n_partitions, network.outputs.every)
-        return out_topic(network.name), view
+        found = await find_network(settings, source)
+        every = found.network.outputs.every
+        return out_topic(source), ResultView(source, found.n_partitions, every)
     if source == DEAD_LETTER:
         return source, DeadLetterView()
     if source.startswith("snn.in."):

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 from uuid import uuid4
@@ -22,19 +23,25 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from router.client import Position, Publisher, PublishFailed, RecordTooLarge
+from router.client import Position, Publisher, PublishFailed, RecordTooLarge, partition_of
 from router.lookup import find_network
+from router.pacing import Pacer
 from router.record_files import AnyFile, Entry, sample_entries
-from router.records import RecordError
+from router.records import Data, RecordError
 from router.settings import Settings
-from router.topics import check_name
+from router.store.calls import TaskId, committed_offset
+from router.store.redis import RedisStore
+from router.topics import check_name, in_topic
 from topologies.errors import SpikeRouterError
 from topologies.manifest import InputSpec
 
 __all__ = ["PublishCommandError", "Summary", "publish_command"]
 
 _PIECE: Final = 256 * 1024  # bytes read at once
+_PIECES: Final = 4  # read ahead
 _STDIN: Final = "-"
+_PAUSE_S: Final = 0.02  # between two looks at how far ingest has read
+_PATIENCE_S: Final = 5.0
 _SAMPLES: Final = (".npy", ".safetensors")
 
 
@@ -82,6 +89,7 @@ class _Target:
     n_partitions: int
     networks: tuple[str, ...] | None = None
     spec: InputSpec | None = None
+    ingest: tuple[TaskId, ...] = ()
 
 
 def publish_command(
@@ -120,7 +128,8 @@ def publish_command(
 
     A line of JSON says `stream` (its name) or `id` (a whole request), and some of `data`, `events`,
     `until`, `end`, `seq`, `seed`, `networks`. What is not legal is told with its line, and the rest
-    goes on; the exit code is then 1. docs/wire-format.md describes the formats.
+    goes on; the exit code is then 1. docs/wire-format.md describes the formats. With --network, it
+    waits while so much lies unread that the broker could drop it.
     """
     if (network is None) == (input is None):
         raise PublishCommandError("Name a network with --network, or an input with --input.")
@@ -149,8 +158,8 @@ async def _publish(
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     with _progress(errors) as progress:
         bar = progress.add_task("publish", total=source.n_bytes, records=0)
-        async with Publisher.of(settings) as publisher:
-            sender = _Sender(publisher, target, partition, errors)
+        async with RedisStore.of(settings) as store, Publisher.of(settings) as publisher:
+            sender = _Sender(publisher, target, partition, errors, _Pace(settings, store, target))
             began = time.monotonic()
             async for entries in source.entries(target):
                 for entry in entries:
@@ -175,17 +184,46 @@ def _progress(errors: Console) -> Progress:
 async def _target(settings: Settings, network: str | None, input: str | None) -> _Target:
     if input is not None:
         return _Target(check_name(input), settings.partitions)
-    found, n_partitions = await find_network(settings, network or "")
-    return _Target(found.input.name, n_partitions, (found.name,), found.input)
+    found, ingest = await find_network(settings, network or "")
+    return _Target(found.input.name, len(ingest), (found.name,), found.input, ingest)
+
+
+class _Pace:
+    """Waits while ingest is behind; the store tells how far it has read, if a network is named."""
+
+    def __init__(self, settings: Settings, store: RedisStore, target: _Target) -> None:
+        retention = settings.retention_bytes if target.ingest else None
+        self.pacer = Pacer(None if retention is None else retention // 2)
+        self._store = store
+        self._target = target
+
+    async def room(self, partition: int, n_bytes: int, errors: Console) -> None:
+        """Return when so many bytes more may be sent."""
+        tell_at = time.monotonic() + _PATIENCE_S
+        while self.pacer.must_wait(partition, n_bytes):
+            query = committed_offset(self._target.ingest[partition], in_topic(self._target.input))
+            self.pacer.read(partition, await self._store.read(query))
+            if time.monotonic() > tell_at:
+                errors.print(
+                    f"Partition {partition} is not read: waiting (see spikerouter status)."
+                )
+                tell_at = float("inf")
+            await asyncio.sleep(_PAUSE_S)
 
 
 class _Sender:
     """Publishes entries in order and counts."""
 
     def __init__(
-        self, publisher: Publisher, target: _Target, partition: int | None, errors: Console
+        self,
+        publisher: Publisher,
+        target: _Target,
+        partition: int | None,
+        errors: Console,
+        pace: _Pace,
     ) -> None:
         self.summary = Summary()
+        self._pace = pace
         self._publisher = publisher
         self._target = target
         self._partition = partition
@@ -199,25 +237,38 @@ class _Sender:
             return
         if record.networks is None:
             record = replace(record, networks=self._target.networks)
+        partition = self._partition
+        if partition is None:
+            partition = partition_of(record.name, self._target.n_partitions)
+        size = _size(record)
+        await self._pace.room(partition, size, self._errors)
         try:
-            future = await self._publisher.publish(self._target.input, record, self._partition)
+            future = await self._publisher.publish(self._target.input, record, partition)
         except (RecordError, RecordTooLarge) as error:
             self._refuse(entry.place, str(error))
             return
-        future.add_done_callback(self._done)
+        self._pace.pacer.sent(partition, size)
+        future.add_done_callback(partial(self._done, partition, size))
 
     def _refuse(self, place: str, fault: str) -> None:
         self.summary.refused += 1
         self._errors.print(f"[red]{escape(place)}[/red]: {escape(fault)}")
 
-    def _done(self, future: "asyncio.Future[Position]") -> None:
+    def _done(self, partition: int, size: int, future: "asyncio.Future[Position]") -> None:
         error = None if future.cancelled() else future.exception()
-        if error is None:
+        if error is None and not future.cancelled():
             self.summary.records += 1
+            self._pace.pacer.written(partition, future.result().offset, size)
             return
         self.summary.failed += 1
+        self._pace.pacer.failed(partition, size)
         if self.summary.failed == 1:
             self._errors.print(f"[red]{escape(str(error))}[/red]")
+
+
+def _size(record: Data) -> int:
+    """Bytes of a record in its topic, about."""
+    return len(record.payload or b"") + 16 * len(record.events or ()) + len(record.name) + 150
 
 
 class _Source:
@@ -274,22 +325,26 @@ async def _pieces(name: str) -> AsyncIterator[bytes]:
     and holds no lock, so Ctrl-C ends the process nevertheless.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[bytes | OSError] = asyncio.Queue(4)
+    queue: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+    room = threading.Semaphore(_PIECES)
 
     def put(item: bytes | OSError) -> None:
-        asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
+        room.acquire()
+        loop.call_soon_threadsafe(queue.put_nowait, item)
 
     def read() -> None:
-        try:
-            number = 0 if name == _STDIN else os.open(name, os.O_RDONLY)
-            while piece := os.read(number, _PIECE):
-                put(piece)
-        except OSError as error:
-            put(error)
-        put(b"")
+        with suppress(RuntimeError):  # the loop was closed: nobody waits for more
+            try:
+                with open(0 if name == _STDIN else name, "rb", 0, closefd=name != _STDIN) as file:
+                    while piece := os.read(file.fileno(), _PIECE):
+                        put(piece)
+                put(b"")
+            except OSError as error:
+                put(error)
 
     threading.Thread(target=read, daemon=True).start()
     while piece := await queue.get():
+        room.release()
         if isinstance(piece, OSError):
             raise PublishCommandError(f"{name} cannot be read: {piece.strerror}.") from piece
         yield piece

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from router.deploy import load_networks
 from router.settings import Settings
+from router.store.calls import TaskId
 from router.store.redis import RedisStore
 from topologies.compiled import CompiledNetwork
 from topologies.errors import SpikeRouterError
@@ -19,7 +20,13 @@ class Deployment(NamedTuple):
     """A deployed network, without weights."""
 
     network: CompiledNetwork
-    n_partitions: int
+    ingest: tuple[TaskId, ...]
+    """The tasks that read its input, by partition."""
+
+    @property
+    def n_partitions(self) -> int:
+        """The number of partitions on which it has tasks."""
+        return len(self.ingest)
 
 
 async def deployed_networks(settings: Settings) -> dict[str, CompiledNetwork]:
@@ -29,10 +36,7 @@ async def deployed_networks(settings: Settings) -> dict[str, CompiledNetwork]:
 
 
 async def find_network(settings: Settings, name: str) -> Deployment:
-    """The network, and the number of partitions on which it has tasks.
-
-    Raises NotDeployed and StoreUnavailable.
-    """
+    """The network and the tasks of its input. Raises NotDeployed and StoreUnavailable."""
     async with _store(settings) as store:
         networks = await load_networks(store)
         if name not in networks:
@@ -40,10 +44,14 @@ async def find_network(settings: Settings, name: str) -> Deployment:
             raise NotDeployed(f"No network {name!r} is deployed; deployed are: {legal}.")
         network = networks[name]
         ingest = network.nodes[network.input.node].operator
-        n_partitions = 0
-        while any(t.task.operator == ingest for t in (await store.status(n_partitions)).tasks):
-            n_partitions += 1
-        return Deployment(network, n_partitions)
+        found: list[TaskId] = []
+        while tasks := [
+            status.task
+            for status in (await store.status(len(found))).tasks
+            if status.task.operator == ingest
+        ]:
+            found.append(max(tasks, key=lambda task: task.generation))
+        return Deployment(network, tuple(found))
 
 
 def _store(settings: Settings) -> RedisStore:

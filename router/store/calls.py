@@ -68,6 +68,7 @@ __all__ = [
     "blob_calls",
     "claim",
     "commit",
+    "committed_offset",
     "create_task",
     "fail_task",
     "hand",
@@ -338,6 +339,16 @@ def load_references(task: TaskId) -> Query[References | None]:
         ),
         parse,
     )
+
+
+def committed_offset(task: TaskId, topic: str) -> Query[int]:
+    """The next offset that a task reads in a topic, as of its last checkpoint; 0 without one."""
+
+    def parse(given: Sequence[Reply]) -> int:
+        (stored,) = given
+        return 0 if stored is None else replies.position(stored).offset
+
+    return Query((("HGET", f"{prefix(task.partition)}pos:{task}", topic),), parse)
 
 
 def load_blobs(references: References) -> Query[StoredCheckpoint]:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from router.bus import Bus, Place
 from router.cli import main
 from router.client import Publisher
 from router.deploy import deploy
@@ -19,6 +21,9 @@ from router.payload import pack_result
 from router.record_files import MAGIC, pack_entry
 from router.records import Data
 from router.settings import Settings
+from router.store import calls
+from router.store.calls import Claimed, CommitOutcome, Position
+from router.store.redis import RedisStore
 from router.topics import out_topic
 from router.wire import Batch, Frame, StreamId, encode_frame
 from topologies.compiler import compile_network
@@ -140,6 +145,68 @@ def test_records_go_only_to_partitions_on_which_the_network_has_tasks(
     assert {line["partition"] for line in told} == {0, 1}
     code, _, errors = run("publish", str(file), "--network", network, "--partition", "2")
     assert (code, errors) == (1, "--partition 2: legal are 0 to 1.\n")
+
+
+async def test_publishing_waits_while_half_of_the_retention_lies_unread(
+    kafka: str, redis_url: str, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIKEROUTER_RETENTION_BYTES", str(2**20))
+    monkeypatch.setenv("SPIKEROUTER_UNCOMMITTED_BYTES", "100000")
+    monkeypatch.setenv("SPIKEROUTER_UNCONFIRMED_BYTES", "100000")
+    n, size = 60, 16_000
+    line = json.dumps({"stream": "s", "events": [[0, 0]] * (size // 16)})
+    (tmp_path / "lines.jsonl").write_text(f"{line}\n" * n)
+    settings = Settings.load(kafka=kafka, redis=redis_url)
+    command = [
+        *(sys.executable, "-m", "router.cli", "publish", str(tmp_path / "lines.jsonl")),
+        *("--network", network, "--partition", "0", "--kafka", kafka, "--redis", redis_url),
+    ]
+    async with RedisStore.of(settings) as store, Bus(settings) as bus:
+        publishing = await asyncio.create_subprocess_exec(*command)
+        ended = asyncio.create_task(publishing.wait())
+        read = await _ReadSlowly.of(store, bus, network)
+        while not ended.done():
+            await asyncio.wait([ended], timeout=0.02)
+            await read.one_more()
+        assert await ended == 0
+        assert await read.end() >= n
+        assert (await read.end() - read.offset) * size <= 2**19
+
+
+@dataclass
+class _ReadSlowly:
+    """An ingest that does nothing but read, a record at a time, and commits its position."""
+
+    store: RedisStore
+    bus: Bus
+    place: Place
+    claimed: Claimed
+    number: int = 0
+    offset: int = 0
+
+    @classmethod
+    async def of(cls, store: RedisStore, bus: Bus, network: str) -> "_ReadSlowly":
+        reply = await store.claim(
+            0, "w", "token", 60_000, kinds=["ingest"], capacity=10**9, limit=1
+        )
+        return cls(store, bus, Place(f"snn.in.{network}", 0), reply.claimed[0])
+
+    async def end(self) -> int:
+        return (await self.bus.bounds([self.place]))[self.place][1]
+
+    async def one_more(self) -> None:
+        """Commit the next position, if there is a record."""
+        if self.offset >= await self.end():
+            return
+        self.number += 1
+        self.offset += 1
+        (head,) = calls.blob_calls(0, f"nonce-{self.number}", [b"head"], 60_000)
+        await self.store.write_blobs([head])
+        outcome = await self.store.commit(
+            self.claimed.task, "token", self.number, full=self.number == 1, head=head.key,
+            positions={self.place.topic: Position(self.offset)},
+        )  # fmt: skip
+        assert outcome is CommitOutcome.OK
 
 
 def test_results_are_shown_once_and_dropped_repeats_are_told(

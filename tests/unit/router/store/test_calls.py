@@ -136,3 +136,10 @@ def test_reply_no_script_writes_is_an_error_of_the_store(
 ) -> None:
     with pytest.raises(StoreReplyError):
         call.read(reply)
+
+
+@pytest.mark.parametrize(("stored", "offset"), [(b"12|11|1700|9a", 12), (None, 0)])
+def test_committed_offset_is_that_of_the_last_checkpoint(stored: bytes | None, offset: int) -> None:
+    query = calls.committed_offset(TASK, "snn.in.x")
+    assert query.commands == (("HGET", f"snn:{{p2}}:pos:{TASK}", "snn.in.x"),)
+    assert query.read([stored]) == offset
