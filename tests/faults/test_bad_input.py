@@ -1,0 +1,147 @@
+"""What nobody can read goes to the dead letters, ends the stream it belongs to, and no other."""
+
+import asyncio
+from collections.abc import Sequence
+
+import httpx
+import msgpack
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from loadtest.faults.contents import DIGITS, SECOND
+from loadtest.faults.hostile import poison_frames, poison_records
+from router.client import RecordRefused, StreamFailed
+from router.records import Data
+from router.topics import in_topic, out_topic, spikes_topic
+from router.wire import Batch, Frame, StreamId, WireError, decode_frame, encode_frame
+from tests.faults.served import Served
+
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
+
+_FAKE = 1 << 40  # a number that ingest never gives
+
+
+async def _append(served: Served, topic: str, values: Sequence[tuple[bytes | None, bytes]]) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=served.world.settings.kafka) as producer:
+        for key, value in values:
+            await producer.send_and_wait(topic, value, key=key, partition=0)
+
+
+def _is_frame(value: bytes) -> bool:
+    try:
+        decode_frame(value)
+    except WireError:
+        return False
+    return True
+
+
+async def test_unreadable_frames_and_records_go_to_the_dead_letters_and_neighbours_do_not_notice(
+    served: Served,
+) -> None:
+    content = served.contents.walks[0]
+    half = len(content.samples) // 2
+    await served.send("neighbour", content, 0, half)
+    network = served.contents.networks[DIGITS]
+    spikes = spikes_topic(network.nodes[network.input.node].operator)
+    frames = poison_frames(network.nodes[network.input.node].operator)
+    await _append(served, spikes, [(None, value) for value in frames])
+    records = [(k, v) for k, v in poison_records(1) if b"era" not in v]  # an era is a zombie's
+    await _append(served, in_topic(DIGITS), records)
+    await served.send("neighbour", content, half, len(content.samples))
+    for name in (DIGITS, SECOND):
+        assert await served.answer("neighbour", name) == content_of(served, name)
+    told = await served.letters(in_topic(DIGITS), len(records))
+    assert {letter.value for letter in told} == {value for _, value in records}
+    assert all(letter.reason for letter in told)
+    unreadable = [value for value in frames if not _is_frame(value)]
+    told = await served.letters(spikes, 2 * len(unreadable))  # each network reads these spikes
+    assert {letter.value for letter in told} == set(unreadable)
+    assert all(letter.reason for letter in told)
+
+
+def content_of(served: Served, network: str) -> tuple[bytes, ...]:
+    return served.contents.expected[served.contents.walks[0].name][network]
+
+
+async def _era(served: Served) -> int:
+    """The era of the streams that results tell of."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=served.world.settings.kafka, auto_offset_reset="earliest"
+    )
+    async with consumer:
+        consumer.assign([TopicPartition(out_topic(DIGITS), 0)])
+        frame = decode_frame((await consumer.getone()).value)
+        return frame.batches[0].stream.era
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\xff" * 20, b"", b"\x02" + b"\xff" * 8, b"\x04" * 1000],
+    ids=["no codec", "nothing", "addresses beyond the shape", "of another shape"],
+)
+async def test_a_window_that_cannot_be_computed_ends_its_stream_by_name(
+    served: Served, payload: bytes
+) -> None:
+    content = served.contents.walks[0]
+    await served.send("neighbour", content, 0, 5)
+    await served.first_emission("neighbour", DIGITS)
+    network = served.contents.networks[DIGITS]
+    ingest = network.nodes[network.input.node]
+    batch = Batch(
+        ingest.id, StreamId(await _era(served), _FAKE), "poisoned", (DIGITS,), 0, 0, 0, 4,
+        payload=payload, end=True,
+    )  # fmt: skip
+    value = encode_frame(Frame(ingest.operator, 0, [batch]))
+    await _append(served, spikes_topic(ingest.operator), [(None, value)])
+    with pytest.raises(StreamFailed, match=r"OperatorFailed: operator [0-9a-f]+, stream poisoned"):
+        await served.answer("poisoned", DIGITS)
+    await served.send("neighbour", content, 5, len(content.samples))
+    assert await served.answer("neighbour", DIGITS) == content_of(served, DIGITS)
+
+
+async def test_a_client_whose_record_is_refused_learns_the_reason(served: Served) -> None:
+    bad = Data("wrong", request=True, payload=b"\x00" * 12, dtype="uint8", shape=(12,))
+    at = await (await served.publisher.publish(DIGITS, bad))
+    with pytest.raises(RecordRefused, match="12 values were sent"):
+        await served.reader.result("wrong", 20.0, network=DIGITS, positions=[at])
+
+
+async def test_hostile_http_requests_are_refused_with_a_sentence_and_the_gateway_lives(
+    served: Served,
+) -> None:
+    good = served.contents.requests[0].samples.tolist()
+    tensor = {"name": DIGITS, "shape": [1, 1, 8, 8], "datatype": "UINT8", "data": good}
+    nan = b'{"inputs": [{"name": "scnn_digits", "shape": [1, 1, 8, 8], "data": [NaN]}]}'
+    infer = f"/v2/models/{DIGITS}/infer"
+    limit = served.world.settings.max_body_bytes
+    asked: list[tuple[str, bytes, set[int]]] = [
+        (infer, b"x" * (limit + 1), {413}),
+        (infer, nan, {400}),
+        (infer, b"[" * 50_000, {400}),
+        (infer, msgpack.packb({"inputs": []}), {400}),
+        (infer, b'{"inputs": [{"shape": [99999999999999999999, 1]}]}', {400}),
+        (infer, b'{"id": "\\u0000", "inputs": []}', {400}),
+        ("/v2/models/..%2f..%2fetc%2fpasswd/infer", b"{}", {400, 404}),
+        ("/v2/models/%2e%2e/infer", b"{}", {400, 404}),
+        ("/v2/models/nobody/infer", b"{}", {404}),
+        (f"/v1/networks/{DIGITS}/streams/%00/events", b'{"end": true}', {400}),
+        (f"/v1/networks/{DIGITS}/streams/{'x' * 300}/events", b'{"end": true}', {400}),
+        (f"/v1/networks/{DIGITS}/streams/..%2f..%2fx/events", b'{"end": true}', {400, 404, 202}),
+    ]
+    async with httpx.AsyncClient(base_url=served.world.stack.http, trust_env=False) as client:
+        for path, body, codes in asked:
+            reply = await client.post(path, content=body)
+            assert reply.status_code in codes, (path, reply.text)
+            if reply.status_code >= 400:
+                assert reply.json()["error"], path
+        reply = await client.post(infer, json={"inputs": [tensor]})
+        assert reply.status_code == 200
+
+
+async def test_a_body_that_claims_to_be_endless_is_not_read(served: Served) -> None:
+    host, _, port = served.world.stack.http.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /v2/models/{DIGITS}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {10**15}\r\n\r\n"
+    writer.write(head.encode())
+    assert b" 413 " in await reader.readline()
+    writer.close()
