@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+
 from topologies.stages.base import (
     Array,
     Clock,
@@ -21,6 +23,7 @@ from topologies.stages.base import (
     Stage,
     StageError,
     ValueType,
+    accumulator_dtype,
 )
 from topologies.stages.common import one_input
 from topologies.stages.conv import Conv2d, convolution_faults
@@ -107,9 +110,26 @@ class Conv1d(Weighted):
     def run(
         self, inputs: Sequence[Array], state: tuple[Array, ...], clock: Clock
     ) -> tuple[Array, tuple[Array, ...]]:
-        """(B, T, C, L) -> (B, T, O, Lo) in the accumulator's dtype."""
-        sums, _ = self.flat.run([inputs[0][:, :, :, None]], (), clock)
-        return sums[:, :, :, 0], state
+        """(B, T, C, L) -> (B, T, O, Lo) in the accumulator's dtype, a stream at a time."""
+        (x,) = inputs
+        length = self.out_type([ValueType(x.shape[2:], 0, 0)]).shape[1]
+        sums = np.empty((*x.shape[:2], len(self.weight), length))
+        edges = ((0, 0), (0, 0), (self.padding, self.padding))
+        for stream, out in zip(x, sums, strict=True):
+            out[:] = self.bias[:, None]
+            padded = np.pad(stream.astype(np.float64), edges)
+            for tap in range(self.weight.shape[2]):
+                first = tap * self.dilation
+                seen = padded[:, :, first :: self.stride][:, :, :length]
+                for rows, channels in self._groups():
+                    out[:, rows] += self.weight[rows, :, tap].astype(np.float64) @ seen[:, channels]
+        return sums.astype(accumulator_dtype(self.accumulator)), state
+
+    def _groups(self) -> Iterator[tuple[slice, slice]]:
+        """(rows, channels that they read) of each channel group."""
+        n_out, n_in = len(self.weight) // self.channel_groups, self.weight.shape[1]
+        for g in range(self.channel_groups):
+            yield slice(g * n_out, (g + 1) * n_out), slice(g * n_in, (g + 1) * n_in)
 
     def granule(self, inputs: Sequence[ValueType]) -> int:
         """Whole channels; with channel groups, whole groups of them."""
