@@ -40,7 +40,7 @@ def test_a_child_reads_the_settings_its_parent_wrote(monkeypatch: pytest.MonkeyP
 def test_all_illegal_settings_are_named_at_once() -> None:
     with pytest.raises(SettingsError, match="partitions = 0") as caught:
         Settings.load(partitions=0, backend="abacus")
-    assert "'numpy' or 'torch'" in str(caught.value)
+    assert "'numpy', 'numba' or 'torch'" in str(caught.value)
 
 
 def test_an_unknown_setting_is_refused() -> None:
