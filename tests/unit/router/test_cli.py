@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from router import cli
 from router.cli import COMMANDS_GROUP, application, main
+from router.settings import Settings
 
 _plain = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"})
 
@@ -142,3 +143,19 @@ def test_worker_becomes_the_worker_process_with_its_settings(
     assert command == (path, "-m", "workers", "--name", "w1")
     assert environment["SPIKEROUTER_KINDS"] == "ingest,readout"
     assert environment["SPIKEROUTER_KAFKA"] == "h:1"
+
+
+def test_what_up_tells_to_export_lets_other_commands_find_the_stack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = Settings.load(kafka="127.0.0.1:4711", redis="redis://127.0.0.1:4712/0", partitions=2)
+    for export in cli._exports(running):
+        name, _, value = export.partition("=")
+        monkeypatch.setenv(name, value)
+    found = Settings.load()
+    assert (found.kafka, found.redis) == (running.kafka, running.redis)
+    assert found.partitions == 2
+
+
+def test_up_tells_of_partitions_only_where_they_are_not_the_default() -> None:
+    assert len(cli._exports(Settings.load())) == 2
