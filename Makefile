@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -q
 JOBS ?= 2
 EXTRAS := torch or brian2 or monitor or loadtest
 
-.PHONY: help demo kafka simulate test test-servers check lint test-extras install-demo install-test install-check clean
+.PHONY: help demo kafka simulate test test-servers test-images check lint test-extras install-demo install-test install-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -35,8 +35,8 @@ simulate: install-test ## seeded worlds of the task protocol on all cores; SEEDS
 	@$(BIN)/python -m loadtest.simulate --seeds $(or $(SEEDS),100000) --seed $(or $(SEED),0) $(SIMULATE)
 
 test: install-test ## all tests that need neither PyTorch nor a real server
-	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not servers and not ($(EXTRAS))"
-	$(PYTEST) -m "serial and not servers and not ($(EXTRAS))"
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not servers and not images and not ($(EXTRAS))"
+	$(PYTEST) -m "serial and not servers and not images and not ($(EXTRAS))"
 
 check: install-check ## what CI runs: lint, types, import rules, all tests
 	$(MAKE) lint
@@ -51,6 +51,9 @@ lint: install-check ## ruff, mypy, import rules
 
 test-servers: install-test ## the tests on Apache Kafka and redis-server (Java 17, mvn, openssl)
 	$(PYTEST) -m "servers and not ($(EXTRAS))"
+
+test-images: install-test ## the install steps of all images, in clean virtual environments (slow)
+	$(PYTEST) -m images
 
 test-extras: install-check ## the tests that need PyTorch, the SNN libraries, Faust or locust
 	$(PYTEST) -m "$(EXTRAS)"
