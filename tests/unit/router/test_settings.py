@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from router.settings import EMBEDDED_RETENTION_BYTES, Settings, SettingsError
@@ -79,3 +81,31 @@ def test_more_partitions_than_the_embedded_broker_has_are_refused() -> None:
 def test_a_changed_copy_is_checked_too() -> None:
     with pytest.raises(SettingsError, match="lease_ttl_ms"):
         Settings.load().changed(lease_ttl_ms=1)
+
+
+def test_a_password_reaches_a_child_and_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load(kafka_password="hidden", redis_password="concealed")
+    assert not re.search("hidden|concealed", f"{settings!r} {settings}")
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load().kafka_password.get_secret_value() == "hidden"
+    assert Settings.load().redis_password.get_secret_value() == "concealed"
+
+
+def test_a_password_stands_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKEROUTER_KAFKA_PASSWORD", "hidden")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(kafka_security="SASL_SSL")
+    assert "needs a kafka_username" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("server", ["kafka", "redis"])
+def test_a_certificate_without_its_key_is_refused(server: str) -> None:
+    with pytest.raises(SettingsError, match=f"{server}_certificate and {server}_key belong"):
+        Settings.load(**{f"{server}_certificate": "/client.pem"})
+
+
+def test_more_copies_in_sync_than_copies_are_refused() -> None:
+    with pytest.raises(SettingsError, match="min_insync 3 is more than replication 2"):
+        Settings.load(replication=2, min_insync=3)
