@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 from topologies.stages.add import Add
 from topologies.stages.base import NO_ARRAYS, Array, Stage, StageError, ValueType
 from topologies.stages.common import pair
+from topologies.stages.loop import Loop
 from topologies.stages.pool import SumPool
 from topologies.stages.reshape import Reshape, Select
 from topologies.stages.table import KINDS
@@ -92,7 +93,7 @@ LAYERS: Mapping[str, type[Stage]] = {
     **{
         kind: cls
         for kind, cls in KINDS.items()
-        if cls.role in ("linear", "neuron") and cls is not Select
+        if cls.role in ("linear", "neuron") and cls not in (Select, Loop)
     },
     **{cls.kind: cls for cls in (_AvgPool, _Flatten, _BatchNorm)},
 }

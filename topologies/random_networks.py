@@ -24,6 +24,7 @@ _NEURONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("plif", {"tau_inv": 0.6, "v_reset": 0.0}),
     ("cubalif", {"decay": 0.7, "decay_syn": 0.5, "r": 0.8}),
     ("cubalif", {"form": "norse", "tau_mem_inv": 400.0, "tau_syn_inv": 500.0, "v_reset": 0.0}),
+    ("multispike", {"decay": 0.5, "max_spikes": 3}),
     ("alif", {"form": "lsnn", "decay": 0.8, "rho": 0.9, "beta": 0.5}),
     ("alif", {"form": "yin", "decay": 0.5, "rho": 0.9, "beta": 1.8, "v_threshold": 0.25}),
 )
@@ -157,7 +158,10 @@ def _membranes(make: _Builder, n_out: int) -> None:
     make.conv(make.shape[0], n_out)
     make.shape = (n_out, *make.shape[1:])
     grid = {"unit": 6, "bits": (12, 32)[make.draw(2)], "saturate": True}
-    before = make.add("requantise", **grid)
+    if make.draw(3):
+        before = make.add("requantise", **grid)
+    else:
+        before = make.add("integrator", decay=0.5, unit=6, bits=12)
     make.neurons()
     branch = make.conv(n_out, n_out)
     make.add("add", Source(branch), Source(before))

@@ -16,9 +16,12 @@ from topologies.stages.conv1d import Conv1d
 from topologies.stages.cubalif import CubaLif
 from topologies.stages.delay import Delay
 from topologies.stages.graph import Graph
+from topologies.stages.integrator import Integrator
 from topologies.stages.leaky import Leaky
 from topologies.stages.linear import Linear
+from topologies.stages.loop import Loop
 from topologies.stages.multiply import Multiply
+from topologies.stages.multispike import MultiSpike
 from topologies.stages.neuron import If, Lif, Neuron
 from topologies.stages.plif import Plif
 from topologies.stages.pool import MaxPool, SumPool
@@ -57,6 +60,7 @@ NEURONS: Mapping[str, Neuron] = {
     "cubalif plain hard": CubaLif(form="plain", leak=0.8, leak_syn=0.6, r=0.4, v_reset=-0.1),
     "cubalif norse": CubaLif(form="norse", leak=0.1, leak_syn=0.2, fire=">", v_reset=0.0),
     "cubalif snntorch": CubaLif(form="snntorch", leak=0.9, leak_syn=0.5, fire=">"),
+    "several spikes in a step": MultiSpike(max_spikes=4, decay=0.7, decay_syn=0.3, r=0.8),
     "alif lsnn": Alif(form="lsnn", decay=0.9, rho=0.95, beta=0.3, fire=">"),
     "alif yin": Alif(form="yin", decay=0.8, rho=0.9, beta=1.8, v_threshold=0.1, r=2.0, fire=">"),
 }
@@ -164,6 +168,17 @@ def _attention(channels: int, n_queries: int, n_keys: int, heads: int) -> Operat
     return _several(ports, stage, Lif(form="spikingjelly", leak=2.0, v_threshold=0.1))
 
 
+def _loop(delay: int) -> Operator:
+    """Adaptive neurons that read themselves, inside of their operator."""
+    ports = (ValueType((50,), 0, 1), ValueType((20,), 0, 1))
+    forward, back = make_linear(ports[0], 20), make_linear(ports[1], 20, seed=6)
+    types = [stage.out_type([port]) for stage, port in zip((forward, back), ports, strict=True)]
+    add = Add.lowered({}, {}, types)
+    neuron = NEURONS["alif yin"].reading(add.out_type(types))
+    program = Program(ports, (forward, back, add, neuron), ((-1,), (-2,), (0, 1), (2,)))
+    return Operator.of(Program(ports[:1], (Loop(program, ((1, delay),)),), ((-1,),)))
+
+
 def make_kinds() -> dict[str, Operator]:
     """Operators of tokens, nodes, membrane values and delays."""
     tokens, lif = ValueType((12, 10), 0, 1), NEURONS["plain soft"]
@@ -173,8 +188,11 @@ def make_kinds() -> dict[str, Operator]:
     onto = Requantise.lowered({"bits": 10, "unit": 8, "saturate": True}, {}, [membranes])
     late = Delay.lowered({"steps": list(np.arange(12) % 5)}, {}, [tokens])
     factors = {"weight": np.linspace(-1.0, 2.0, 12), "bias": np.linspace(0.1, 0.4, 12)}
-    conv = make_conv1d(tokens, 9, 3, stride=2, padding=2, dilation=2)
     shared = make_conv1d(tokens, 8, 1)
+    integrator = Integrator.lowered(
+        {"decay": 0.7, "unit": 8, "bits": 10}, {}, [shared.out_type([tokens])]
+    )
+    conv = make_conv1d(tokens, 9, 3, stride=2, padding=2, dilation=2)
     return {
         "convolution in one dimension": chain(tokens, conv, lif),
         "linear layer of tokens": chain(tokens, shared, lif),
@@ -189,8 +207,11 @@ def make_kinds() -> dict[str, Operator]:
         "mask": _several(spread, Multiply("float32"), If(v_threshold=2.0)),
         "attention of many tokens": _attention(12, 20, 17, 4),
         "attention of few tokens": _attention(24, 3, 4, 2),
+        "membranes that travel": chain(tokens, shared, integrator, lif),
         "requantised membranes": chain(membranes, onto, lif),
         "delays": chain(tokens, late, If(v_threshold=2.0)),
+        "loop": _loop(1),
+        "loop of three steps": _loop(3),
     }
 
 

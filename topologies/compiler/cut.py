@@ -15,6 +15,9 @@ back to the next ones: so the cut decides which stages share a program, and noth
   are all flat ones.
 - `model`: all is fused that can be.
 
+At `stage` and `model` a layer that reads itself does so inside of its operator: it cannot be cut
+into groups then, but sends nothing to itself, and its delay does not limit the windows.
+
 An operator that reads nothing but delayed values reads the input as well, for its windows: a
 delayed source may be ahead of it or behind (PROTOCOL 11).
 """
@@ -25,6 +28,7 @@ from typing import Literal, TypeAlias
 
 from topologies.compiler.lowered import Lowered, Read
 from topologies.program import Program
+from topologies.stages.loop import Loop
 
 __all__ = ["GRANULARITIES", "Granularity", "Piece", "cut"]
 
@@ -47,11 +51,12 @@ class Piece:
 def cut(stages: Sequence[Lowered], granularity: Granularity) -> tuple[Piece, ...]:
     """The pieces in topological order of undelayed reads, ingest first and the readout last."""
     ends = _layer_ends(stages)
-    if granularity in ("stage", "model"):
+    fused = granularity in ("stage", "model")
+    if fused:
         ends = _fused(stages, ends, _services(stages, ends, granularity))
     order = sorted(ends)
     places = {end: place for place, end in enumerate(order)}
-    return tuple(_piece(stages, places, end) for end in order)
+    return tuple(_piece(stages, places, end, fused) for end in order)
 
 
 def _layer_ends(stages: Sequence[Lowered]) -> set[int]:
@@ -145,7 +150,7 @@ def _ports(stages: Sequence[Lowered], ends: set[int], end: int) -> list[Read]:
     return list(dict.fromkeys(crossing))
 
 
-def _piece(stages: Sequence[Lowered], places: Mapping[int, int], end: int) -> Piece:
+def _piece(stages: Sequence[Lowered], places: Mapping[int, int], end: int, fused: bool) -> Piece:
     ends = set(places)
     members = _members(stages, ends, end)
     ports = _ports(stages, ends, end)
@@ -161,5 +166,18 @@ def _piece(stages: Sequence[Lowered], places: Mapping[int, int], end: int) -> Pi
         stages=tuple(stages[index].stage for index in members),
         reads=tuple(tuple(read_of(read) for read in stages[index].reads) for index in members),
     )
+    if fused:
+        program, ports = _closed(program, ports, end)
     reads = tuple((places[read.index], read.delay) for read in ports)
     return Piece(program, reads, tuple(stages[index].label for index in sorted(members)))
+
+
+def _closed(program: Program, ports: Sequence[Read], end: int) -> tuple[Program, list[Read]]:
+    """The program with what it reads of itself inside, and the ports that are left."""
+    feedback = tuple((port, r.delay) for port, r in enumerate(ports) if r.index == end)
+    if not feedback:
+        return program, list(ports)
+    others = [port for port, read in enumerate(ports) if read.index != end]
+    types = tuple(program.ports[port] for port in others)
+    reads = (tuple(-1 - i for i in range(len(others))),)
+    return Program(types, (Loop(program, feedback),), reads), [ports[port] for port in others]

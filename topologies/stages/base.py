@@ -15,8 +15,9 @@ One module per family of kinds; each exports `STAGES`, the tuple of its classes:
     attention.py  ssa                           requantise.py requantise
     neuron.py     if, lif                       plif.py       plif
     cubalif.py    cubalif                       alif.py       alif
-    delay.py      delay                         readout.py    count, mean, membrane
-    leaky.py      leaky                         encoder.py    direct, rate, latency, events
+    delay.py      delay                         loop.py       loop
+    readout.py    count, mean, membrane         leaky.py      leaky
+    encoder.py    direct, rate, latency, events
 
 Source of the rules: docs/numerics.md, numbered; "numerics 3" points to rule 3 there.
 """

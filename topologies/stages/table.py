@@ -16,6 +16,7 @@ from topologies.stages import (
     integrator,
     leaky,
     linear,
+    loop,
     multiply,
     multispike,
     neuron,
@@ -34,7 +35,7 @@ __all__ = ["KINDS", "build_stage", "kinds_of", "stage_class"]
 _MODULES = (
     *(conv, conv1d, linear, scale, graph),
     *(pool, reduce, reshape, add, multiply, attention, requantise, delay),
-    *(neuron, plif, cubalif, alif, multispike, integrator),
+    *(neuron, plif, cubalif, alif, multispike, integrator, loop),
     *(readout, leaky, encoder),
 )
 KINDS: Mapping[str, type[Stage]] = {cls.kind: cls for module in _MODULES for cls in module.STAGES}

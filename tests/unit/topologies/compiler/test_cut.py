@@ -228,6 +228,46 @@ def test_one_source_may_be_read_with_several_delays(
     assert run_reference(compile_network(network), spikes)[0].tolist() == [[0, 0, 3 / 4, 0]]
 
 
+def recurrent(make_network: Make, make_layer: MakeLayer, **options: object) -> Network:
+    return make_network(
+        make_layer("w", "linear", "input", weight=EYE * 0.75),
+        make_layer("back", "linear", Source("n", 1), weight=1.5 * EYE[::-1]),
+        make_layer("sum", "add", "w", "back"),
+        make_layer("n", "lif", "sum", form="plain", decay=0.5),
+        make_layer("out", "linear", "n", weight=EYE / 4),
+        **options,
+    )
+
+
+def test_layer_that_reads_itself_does_so_inside_of_a_fused_operator(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = recurrent(make_network, make_layer)
+    wired, fused = compile_network(network), compile_network(network, granularity="stage")
+    assert (wired.input.longest_window, fused.input.longest_window) == (1, 4)
+    _, loop, _ = fused.nodes.values()
+    assert [(e.source, e.delay) for e in loop.edges] == [(fused.input.node, 0)]
+    assert [stage.kind for stage in fused.operators[loop.operator].program.stages] == ["loop"]
+    spikes = np.zeros((1, 4, 4), np.int64)
+    spikes[0, :2, 0] = 1
+    assert run_reference(fused, spikes)[0].tolist() == run_reference(wired, spikes)[0].tolist()
+    assert run_reference(fused, spikes)[0].any()
+
+
+def test_fused_operator_that_reads_only_itself_late_and_others_late_still_has_windows(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("n0", "if", "input"),
+        make_layer("sum", "add", Source("n0", 2), Source("n1", 1)),
+        make_layer("n1", "if", "sum"),
+        make_layer("out", "linear", "n1", weight=EYE),
+    )
+    fused = compile_network(network, granularity="model")
+    delays = [[e.delay for e in node.edges] for node in fused.nodes.values()]
+    assert delays == [[], [0], [2, 0], [0]]
+
+
 def test_membrane_values_that_several_layers_read_end_an_operator(
     labels: Labels, make_layer: MakeLayer
 ) -> None:
