@@ -89,11 +89,26 @@ class Encode(Protocol):
 
 @dataclass(frozen=True)
 class Fresh:
-    """What a claim without a checkpoint starts from: the log as it is, and a random era."""
+    """What a claim without a checkpoint starts from: the log as it is, and a random era.
+
+    Records below `begin` are those of networks that were removed before (31): nothing is lost when
+    they are gone, and nothing is replayed while they are there.
+    """
 
     era: int
     log_start: int
     log_end: int
+    begin: int = 0
+
+    @property
+    def start(self) -> int:
+        """The first offset to read."""
+        return max(self.log_start, self.begin)
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether records that count are gone."""
+        return self.log_start > self.begin
 
 
 class _Flow:
@@ -176,12 +191,15 @@ class Ingest:
         self._queued = 0
         self._ledger: Ledger[str] = Ledger()
         self._seeks: dict[str, int] = {}
+        self._accused: dict[str, str] = {}
+        self._held_until = 0
+        self._n_committed = 0  # outputs
         self._floor: dict[str, int] = {}
         self._committed_bytes = 0
         self._committed_reading: dict[str, int] = {}
         if stored is not None:
             self._restore(stored)
-        if self._era == 0 and fresh.log_end <= fresh.log_start:
+        if self._era == 0 and fresh.log_end <= fresh.start:
             self._ask_for_era(0)
         elif self._era and self._phase == "scan":
             self._phase = "serve"
@@ -210,10 +228,14 @@ class Ingest:
     def n_waiting(self) -> int:
         return sum(len(flow.cuts) for flow in self._flows.values())
 
+    def open_streams(self) -> dict[str, int]:
+        """How many streams each network has that it has not confirmed to their end."""
+        return dict(Counter(name for flow in self._flows.values() for name in flow.waiting))
+
     def start(self) -> dict[str, int]:
         first = self.reading.start()
         if self._era == 0:
-            first[self.spec.in_topic] = self._fresh.log_start
+            first[self.spec.in_topic] = self._fresh.start
         return first
 
     def update(self, spec: IngestSpec) -> None:
@@ -296,7 +318,7 @@ class Ingest:
         current = self._era or self._seen.era
         if said.era == current:
             return
-        unknown = self._phase == "scan" and self._fresh.log_start > 0
+        unknown = self._phase == "scan" and self._fresh.is_truncated
         first_of_truncated = current == 0 and unknown
         if said.predecessor != current and not first_of_truncated:
             self.counts["zombie_eras_total"] += 1
@@ -314,11 +336,11 @@ class Ingest:
         and who asked for its very first era may have seen it whole, if it was not asked for here,
         or before that was known."""
         is_first = said.predecessor == 0 and self._era == 0
-        return is_first and self._fresh.log_start > 0 and said.era != self._asked
+        return is_first and self._fresh.is_truncated and said.era != self._asked
 
     def _scanned(self) -> None:
         """The log is known to its end. A whole one is replayed, a truncated one starts anew."""
-        if self._seen.era and self._fresh.log_start == 0:
+        if self._seen.era and not self._fresh.is_truncated:
             self._adopt()
         else:
             self._ask_for_era(self._seen.era)
@@ -340,8 +362,8 @@ class Ingest:
         self._killed = {}
         self._early = {}
         self._phase = "serve"
-        is_first = self._predecessor == 0 and self._fresh.log_start == 0
-        begin = 0 if is_first else self._seen_at + 1
+        is_first = self._predecessor == 0 and not self._fresh.is_truncated
+        begin = self._fresh.begin if is_first else self._seen_at + 1
         if begin < self.reading.offset(self.spec.in_topic):
             self.reading.rewind(self.spec.in_topic, begin)
             self._seeks[self.spec.in_topic] = begin
@@ -349,7 +371,7 @@ class Ingest:
 
     def _before_era(self, said: Data | Route | Kill, record: Record) -> None:
         """Records before a later era belong to streams that nobody can number any more."""
-        if (self._era or self._fresh.log_start > 0) and isinstance(said, Data):
+        if (self._era or self._fresh.is_truncated) and isinstance(said, Data):
             self._reject(record, said.name, "EraLost: the input was truncated, its state is gone")
 
     def truncated(self, topic: str, log_start: int) -> None:
@@ -358,7 +380,8 @@ class Ingest:
             return
         self.counts["log_truncated_total"] += 1
         if topic == self.spec.in_topic:
-            self._fresh = Fresh(self._fresh.era, log_start, max(log_start, self._fresh.log_end))
+            log_end = max(log_start, self._fresh.log_end)
+            self._fresh = replace(self._fresh, log_start=log_start, log_end=log_end)
             if self._phase != "scan":  # an ERA that was asked for may be among what is gone
                 self._ask_for_era(self._era or self._seen.era)
             elif log_start >= self._fresh.log_end:
@@ -431,6 +454,8 @@ class Ingest:
         for field in gone:
             self._ledger.end(field)
         self._settle(flow)
+        if self._accused and (error := self._accused.pop(self._field(flow.number), "")):
+            self._convict(flow, error)
         if not networks <= self.spec.networks:  # a replay numbers streams of removed networks too
             self._leave(flow, networks - self.spec.networks)
 
@@ -544,7 +569,9 @@ class Ingest:
         except WireError:
             self.counts["poison_frames_total"] += 1
             return
-        network = self._results[record.topic]
+        network = self._results.get(record.topic)
+        if network is None:  # it was removed meanwhile (31)
+            return
         for batch in frame.batches:
             if batch.stream.era == self._era:
                 is_final = batch.end or batch.kind is Kind.ABORT
@@ -659,8 +686,15 @@ class Ingest:
         """End the stream that two owners in a row had in hand when they died (28)."""
         for flow in self._flows.values():
             if self._field(flow.number) == field:
-                self._doom(flow, error)
+                self._convict(flow, error)
                 return
+        self._accused[field] = error  # it is not in the checkpoint: it comes again in the replay
+
+    def _convict(self, flow: _Flow, error: str) -> None:
+        """End the stream, and send nothing before that is committed: the next one may kill, too."""
+        self._doom(flow, error)
+        self._outbox.flush()
+        self._held_until = self._outbox.n_outputs
 
     def _abort_results(
         self, number: int, name: str, networks: frozenset[str], error: str
@@ -713,8 +747,12 @@ class Ingest:
 
     # ---- sending ------------------------------------------------------------------------------
 
+    @property
+    def is_held(self) -> bool:
+        return self._n_committed < self._held_until or self._is_full()
+
     def work(self) -> IngestWork | None:
-        if not self._ready or self._is_full():
+        if not self._ready or self.is_held:
             return None
         cuts: list[Cut] = []
         flows: list[_Flow] = []
@@ -830,6 +868,7 @@ class Ingest:
 
     def committed(self, snapshot: Snapshot) -> None:
         self._ledger.committed(snapshot.token, self._is_alive)
+        self._n_committed = snapshot.n_outputs
         self._committed_bytes = snapshot.n_bytes_read
         self._committed_reading = dict(snapshot.positions)
 

@@ -168,6 +168,9 @@ class Task:
         self._catch_to: dict[str, int] = {}
         self._floor: dict[str, int] = {}
         self._floors: dict[_Key, int] = {}
+        self._accused: dict[str, str] = {}
+        self._held_until = 0
+        self._n_committed = 0  # outputs
         self._seeks: dict[str, int] = {}
         self.reading = Reading(spec.topics)
         self._settle(spec)
@@ -317,6 +320,9 @@ class Task:
                 stream.floor = self._floors.pop(key, 0)
                 self._catching[key] = stream
                 self._release(key, stream)
+        if self._accused and (error := self._accused.pop(stream_field(*key), "")):
+            self._convict(stream, error)
+            return
         if batch.kind is Kind.ABORT:
             self._abort_at(stream, batch.window, batch.error)
         elif not self._hold(stream, source, batch):
@@ -367,8 +373,15 @@ class Task:
         """End the stream that two owners in a row had in hand when they died (28)."""
         for key, stream in self._streams.items():
             if stream_field(*key) == field:
-                self._abort(stream, error)
+                self._convict(stream, error)
                 return
+        self._accused[field] = error  # it is not in the checkpoint: it comes again in the replay
+
+    def _convict(self, stream: _Stream, error: str) -> None:
+        """End the stream, and step nothing before that is committed: the next one may kill, too."""
+        self._abort(stream, error)
+        self._outbox.flush()
+        self._held_until = self._outbox.n_outputs
 
     def _lose(self, stream: _Stream, why: str) -> None:
         self._abort(stream, f"InputLost: stream {stream.name} at window {stream.window}: {why}")
@@ -486,8 +499,12 @@ class Task:
             if delay
         )
 
+    @property
+    def is_held(self) -> bool:
+        return self._n_committed < self._held_until or self._is_full()
+
     def work(self) -> Work | None:
-        if not self._ready or self._is_full():
+        if not self._ready or self.is_held:
             return None
         windows: list[Window] = []
         n_steps = -1
@@ -606,6 +623,7 @@ class Task:
 
     def committed(self, snapshot: Snapshot) -> None:
         self._ledger.committed(snapshot.token, self._streams.__contains__)
+        self._n_committed = snapshot.n_outputs
         self._committed_bytes = snapshot.n_bytes_read
         self._committed_reading = dict(snapshot.positions)
 
@@ -729,6 +747,7 @@ class Task:
             return
         nets = tuple(sorted(place.spec.networks))
         error = f"SnapshotCorrupt: stream {sid.number} at node {node} has no readable snapshot left"
+        self._accused[stream_field(node, sid)] = error  # its next batch may be here before the KILL
         kill = encode_record(Kill(sid, "", nets, error))
         self._outbox.record(in_topic(place.spec.input), None, kill)
 

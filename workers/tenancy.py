@@ -77,11 +77,12 @@ class Tenancy:
         self.tenant = tenant
         self.number = number
         self.full = number == 0 or format_version != VERSION
-        self.n_commits = 0
+        self.n_commits = 0  # since it had caught up
         self._n_taken = 0
         self._acked_ahead: set[int] = set()
         self._n_acked = 0
         self._pending: Snapshot | None = None
+        self._survived = False
         self._planned = False
         self._replay_to: dict[str, int] = {}
         self._replayed_at: int | None = None
@@ -133,7 +134,8 @@ class Tenancy:
             applied = self.tenant.counts["windows_applied_total"]
             if self._replayed_at is None:
                 self._replayed_at = applied + self.tenant.n_waiting
-            if applied < self._replayed_at and self.tenant.work() is not None:
+            has_work = self.tenant.is_held or self.tenant.work() is not None
+            if applied < self._replayed_at and has_work:
                 return False
             self.tenant.replaying = False
         self._replay_to = {}
@@ -151,7 +153,10 @@ class Tenancy:
             return False
         self._pending = self.tenant.snapshot(self.full)
         self._planned = False
-        return self._pending is not None
+        if self._pending is None:
+            return False
+        self._survived = self.is_caught_up()
+        return True
 
     def plan(self, nonce: str) -> CommitPlan | None:
         """Steps 3 and 4, once step 2 is over; given once. `nonce` is random and never reused."""
@@ -171,6 +176,7 @@ class Tenancy:
             positions={t: Position(o) for t, o in snapshot.positions.items()}, changed=changed,
             deleted=[f for f in snapshot.deleted if f not in written],
             keep=snapshot.keep if snapshot.full else (), format_version=VERSION,
+            caught_up=self._survived,
         )  # fmt: skip
         return CommitPlan(blobs, call)
 
@@ -186,7 +192,7 @@ class Tenancy:
         self.number += 1
         if outcome is CommitOutcome.OK:
             self.full = False
-            self.n_commits += 1
+            self.n_commits += self._survived
             self.tenant.committed(snapshot)
             return
         self.tenant.refused(snapshot)

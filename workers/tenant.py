@@ -63,6 +63,11 @@ class Tenant(Protocol):
         """Windows that are here and not applied: the lag."""
         ...
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is applied before the next commit (19, 28)."""
+        ...
+
     def start(self) -> dict[str, int]:
         """First offset to fetch, per topic."""
         ...

@@ -212,12 +212,15 @@ def commit(
     deleted: Collection[str] = (),
     keep: Collection[str] = (),
     format_version: int = 1,
+    caught_up: bool = True,
 ) -> Call[CommitOutcome]:
     """Make checkpoint `number` (the first is 1) the task's state, all of it or nothing (22).
 
     `head` and the blobs of `changed` are keys written with `blob_calls` before. `deleted`
     streams have ended. A full checkpoint drops every other stream but those in `keep`, whose
-    references stay as they are. Topics that `positions` does not name keep their position.
+    references stay as they are. Topics that `positions` does not name keep their position. Only
+    with `caught_up`, when the owner has applied all that lay in the log at its claim, are the
+    claims forgotten that led to it (28).
     """
     _positive("checkpoint number", number)
     _named("token", token)
@@ -235,7 +238,7 @@ def commit(
     if keep and not full:
         raise StoreCallError("`keep` is for full checkpoints; others leave the rest as it is.")
     args: list[Arg] = [str(task), token, number, int(full), format_version, head]
-    args += [len(positions), len(changed), len(deleted), len(keep)]
+    args += [len(positions), len(changed), len(deleted), len(keep), int(caught_up)]
     for topic, at in positions.items():
         args += [topic, at.offset, at.mark]
     for change in changed:

@@ -163,7 +163,8 @@ class Query(Generic[T]):
 class Claimed:
     """A task now leased to the caller.
 
-    `claims` counts claims since the last checkpoint, this one included; from 3 on the owner is
+    `claims` counts claims since the last checkpoint of an owner that had caught up, this one
+    included; from 3 on the owner is
     suspicious (28): it runs the task alone, calls `hand` before each step, and clears it after.
     `number` is that of the last checkpoint, 0 when there is none. `hand_last` is what the last
     suspicious owner had in hand when it vanished, `hand_count` by how many of them in a row: at 2

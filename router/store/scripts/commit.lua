@@ -1,10 +1,10 @@
 -- commit: make a checkpoint the task's state, all of it or nothing (22).
 -- ARGV: id, token, number, full, format, head blob, n_positions, n_changed, n_deleted, n_kept,
---       (topic, offset, mark)..., (field, cursor, blob)..., deleted field..., kept field...
+--       caught up, (topic, offset, mark)..., (field, cursor, blob)..., deleted field..., kept field...
 -- Reply: 0 done; 1 token, 2 number, 3 backwards, 4 blob missing: refused, nothing written.
 local id, token, number, full = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local head = ARGV[6]
-local first_position = 11
+local first_position = 12
 local first_changed = first_position + 3 * tonumber(ARGV[7])
 local first_deleted = first_changed + 3 * tonumber(ARGV[8])
 local first_kept = first_deleted + tonumber(ARGV[9])
@@ -107,6 +107,8 @@ for i = first_position, first_changed - 1, 3 do
   redis.call('HSET', positions, ARGV[i], ARGV[i + 1] .. '|' .. ARGV[i + 2])
 end
 -- What the owner has in hand stays: it may be stepping it while this older state is committed (28).
-redis.call('HSET', task, 'number', int(number), 'format', ARGV[5], 'committed', int(clock()),
-  'claims', '0')
+redis.call('HSET', task, 'number', int(number), 'format', ARGV[5], 'committed', int(clock()))
+if ARGV[11] == '1' then -- the owner survived all that its predecessor may have died of
+  redis.call('HSET', task, 'claims', '0')
+end
 return 0

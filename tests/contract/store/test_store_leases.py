@@ -269,6 +269,17 @@ def test_checkpoint_ends_the_suspicion(server: "Server", tasks: list[TaskId]) ->
 
 
 @pytest.mark.usefixtures("crash_twice")
+def test_checkpoint_before_catching_up_does_not_end_the_suspicion(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    server.claim_one("c", "token-c", alone=tasks[0])
+    assert server.commit(tasks[0], "token-c", 1, caught_up=False).name == "OK"
+    _vanish(server)
+    claimed = server.claim_one("d", "token-d", alone=tasks[0])
+    assert (claimed.claims, claimed.suspicious) == (4, True)
+
+
+@pytest.mark.usefixtures("crash_twice")
 def test_checkpoint_of_an_older_state_does_not_hide_the_window_in_hand(
     server: "Server", tasks: list[TaskId]
 ) -> None:
