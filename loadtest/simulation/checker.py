@@ -20,6 +20,9 @@ NAMED: Mapping[str, frozenset[str]] = {
 }
 """What may excuse each named error."""
 
+_OF_FATAL = frozenset({"OperatorFailed", "EncoderFailed", "PoisonBatch", "DeadlineMissed"})
+"""How a stream may end that kills operators; the last one when killing it takes too long."""
+
 _KILLED = "killed by its publisher"
 
 
@@ -101,11 +104,11 @@ class Checker:
     ) -> bool:
         excuses = self.excuses.get(partition, set())
         name = batch.error.partition(":")[0]
-        if name in NAMED:
-            return bool(NAMED[name] & excuses)
+        if name in NAMED and NAMED[name] & excuses:
+            return True
         if batch.error.startswith(_KILLED):
             return True
-        if name in ("OperatorFailed", "EncoderFailed") and stream is not None:
+        if name in _OF_FATAL and stream is not None:
             return any(stream.is_poisoned(n) for n in nets)
         return False
 

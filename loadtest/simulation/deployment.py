@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEADLINE_MS", "Deployment"]
 
-DEADLINE_MS = 1500
+DEADLINE_MS = 3000
 """After this long without a result, ingest kills a stream (17)."""
 
 

@@ -34,6 +34,7 @@ class Faults:
             "failover": lambda: self.failover(1 + self._draw(4)), "store lost": self._lose_store,
             "clock jump": self._jump, "corrupt": self._corrupt, "truncate": self._truncate,
             "leader change": self._change_leaders, "echo": self._echo,
+            "seek back": self._seek_back,
         }  # fmt: skip
 
     def do(self, kind: str) -> None:
@@ -193,6 +194,11 @@ class Faults:
             self._world.broker.append(
                 log.place.topic, record.key, log.place.partition, record.value
             )
+
+    def _seek_back(self) -> None:
+        worker = self._victim()
+        for host in worker.hosts.values() if worker is not None else ():
+            host.seek_back()
 
     def _truncate(self) -> None:
         """Retention takes the older part of one log, be it read or not."""

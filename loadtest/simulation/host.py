@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.simulation.broker import Log
 from loadtest.simulation.checker import Violation
+from loadtest.simulation.numbers import DEADLY_SEED
 from router.store.calls import Claimed, CommitOutcome, TaskId, write
 from workers.reading import LogReplacedError
 from workers.tenancy import CommitPlan, Tenancy, TenancyLostError, TokenRefusedError
@@ -72,6 +73,14 @@ class Host:
                 self.at[topic] = self.tenant.reading.offset(topic)
             self.world.read_by(log.place, self)
 
+    def seek_back(self) -> None:
+        """Another task of the same consumer needs older records: they come here again, too (6)."""
+        for log in self.logs:
+            topic = log.place.topic
+            back = self.world.clock.draw(4)
+            self.at[topic] = max(log.start, min(self.at[topic], log.end) - back)
+        self.wake(1)
+
     def learn(self) -> None:
         """Look up which networks there are."""
         if not self.gone and self.world.deployment.has(self.task):
@@ -117,6 +126,8 @@ class Host:
                 self.tenant.tick(self.world.clock.now / 1000)
             if not self.busy:
                 more = self._work() or more
+            if self.gone:
+                return False
             self.tenancy.is_caught_up()
         if self._is_stirred or self._is_ingest:
             self._is_stirred = False
@@ -156,7 +167,7 @@ class Host:
             if not tenant.receive(record):
                 self.learn()
                 if not tenant.receive(record):
-                    raise Violation(f"{self} refuses {topic}@{record.offset}")
+                    tenant.receive_strange(record)
             at[topic] = record.offset + 1
             seeks = tenant.take_seeks()
             if seeks:
@@ -174,6 +185,9 @@ class Host:
                 return False
             self.is_clean = False
             self._is_stirred = True
+            if self._is_deadly(work):
+                self.worker.crash()
+                return False
             result = tenant.compute(work)
             took = clock.draw(self.world.plan.tuning.compute_ms + 1)
             if took:
@@ -182,6 +196,12 @@ class Host:
                 return False
             tenant.apply(work, result)
         return True
+
+    def _is_deadly(self, work: Any) -> bool:
+        """Whether stepping this work takes the process with it (28)."""
+        if self.task.operator not in self.world.plan.deadly:
+            return False
+        return any(w.seed == DEADLY_SEED and w.window == 1 for w in work.windows)
 
     def _show_hand(self, work: Any) -> bool:
         store = self.world.store_of(self.worker)

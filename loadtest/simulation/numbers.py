@@ -19,11 +19,16 @@ from workers.ingest import Cut, IngestWork
 from workers.spec import TaskSpec
 from workers.task import Held, Window, Work
 
-__all__ = ["MASK", "POISON_SEED", "FakeCompute", "FakeEncode", "emit", "mix", "mix_event", "salt"]
+__all__ = [
+    "DEADLY_SEED", "MASK", "POISON_SEED", "FakeCompute", "FakeEncode", "emit", "mix", "mix_event",
+    "salt",
+]  # fmt: skip
 
 MASK = 0xFFFFFFFF
 POISON_SEED = 0xBAD
 """A stream with this seed makes the operators named in `poisoned` fail at its second window."""
+DEADLY_SEED = 0xDEAD
+"""A stream with this seed kills the process that steps its second window in a `deadly` operator."""
 
 State = tuple[int, int, int]
 """Next step, h, and the step of the last emission of a readout (-1: none)."""

@@ -7,7 +7,7 @@ names, windows. A `Stream` then computes, step by step, what each node emits.
 
 from collections.abc import Mapping
 
-from loadtest.simulation.numbers import POISON_SEED, emit, mix, mix_event, salt
+from loadtest.simulation.numbers import DEADLY_SEED, POISON_SEED, emit, mix, mix_event, salt
 from router.records import Data, Era, Kill, RecordError, Route, parse_record
 from topologies.compiled import CompiledNetwork
 
@@ -27,7 +27,8 @@ class Graph:
         self,
         networks: Mapping[str, CompiledNetwork],
         every: Mapping[str, int | None],
-        poisoned: frozenset[str],
+        poisoned: frozenset[str] = frozenset(),
+        deadly: frozenset[str] = frozenset(),
     ) -> None:
         self.networks = networks
         self.ingest = next(iter(networks.values())).input.node
@@ -52,8 +53,8 @@ class Graph:
                 if network.readout == node.id:
                     self.every[node.id] = every[node.operator]
         self.order = [n for n in self.sources if n != self.ingest]
-        self.poisoned = poisoned
-        self.poisoned_nodes = self._below(poisoned)
+        self.fatal_nodes = {POISON_SEED: self._below(poisoned), DEADLY_SEED: self._below(deadly)}
+        """Nodes that a stream of this seed does not pass."""
 
     def _below(self, operators: frozenset[str]) -> frozenset[str]:
         """Nodes of these operators and everything that hears of them."""
@@ -143,8 +144,8 @@ class Stream:
         """Whether the stream must end with an error in this network, for what it contains."""
         if self.seed == POISON_SEED + 1:
             return len(self.cuts) > 1
-        hit = self.graph.poisoned_nodes & self.graph.nodes_of[network]
-        return self.seed == POISON_SEED and len(self.cuts) > 1 and bool(hit)
+        fatal = self.graph.fatal_nodes.get(self.seed, frozenset())
+        return len(self.cuts) > 1 and not fatal.isdisjoint(self.graph.nodes_of[network])
 
 
 class InputLog:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from random import Random
 
-from loadtest.simulation.numbers import POISON_SEED
+from loadtest.simulation.numbers import DEADLY_SEED, POISON_SEED
 from loadtest.simulation.shapes import SHAPES, Shape, build
 from router.records import Data, Era, Kill, encode_record, record_key
 from router.wire import StreamId
@@ -19,9 +19,9 @@ FAULTS = (
     "crash", "crash after commit", "crash before commit", "lost ack", "pause", "failover",
     "failover after commit", "store lost", "outage", "hand over", "corrupt", "clock jump",
     "truncate", "send failed", "lost reply", "cut off", "astray", "leader change", "echo",
-    "torn checkpoint", "crash after abort",
+    "torn checkpoint", "crash after abort", "seek back",
 )  # fmt: skip
-_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2)
+_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2)
 
 
 KILL = b"kill"
@@ -72,6 +72,7 @@ class Plan:
     deploy_at: int
     removed: str
     poisoned: frozenset[str]
+    deadly: frozenset[str]
 
     @property
     def ends_at(self) -> int:
@@ -94,8 +95,10 @@ def draw(
     world = build(chosen, longest)
     n_partitions = 2 if rng.random() < 0.15 else 1
     deploy_at = rng.randrange(10, 60)
-    poisoned = _poisoned(rng, world, poison)
-    publications = _publications(rng, world, n_partitions, deploy_at, bool(poisoned))
+    poisoned = _operator(rng, world, 1.0 if poison else 0.1)
+    deadly = _operator(rng, world, 0.05)
+    seeds = [POISON_SEED + (rng.random() < 0.3)] * len(poisoned) + [DEADLY_SEED] * len(deadly)
+    publications = _publications(rng, world, n_partitions, deploy_at, seeds)
     kinds = FAULTS if faults is None else faults
     weights = [_WEIGHTS[FAULTS.index(k)] for k in kinds]
     n_faults = min(rng.choice((0, 1, 1, 2, 2, 3, 4)), 99 if kinds else 0)
@@ -104,7 +107,8 @@ def draw(
         seed=seed, shape=world, n_partitions=n_partitions, n_workers=rng.choice((1, 2, 2, 3)),
         ttl_ms=rng.choice((60, 100)), tuning=_tuning(rng), publications=publications,
         faults=tuple(sorted((rng.randrange(5, 115), kind) for kind in drawn)),
-        deploy_at=deploy_at, removed=_removed(rng, world), poisoned=poisoned,
+        deploy_at=deploy_at, removed=_removed(rng, world),
+        poisoned=poisoned, deadly=deadly,
     )  # fmt: skip
 
 
@@ -126,15 +130,16 @@ def _removed(rng: Random, shape: Shape) -> str:
     return rng.choice(sorted(shape.networks)) if is_shared and rng.random() < 0.4 else ""
 
 
-def _poisoned(rng: Random, shape: Shape, surely: bool) -> frozenset[str]:
-    if rng.random() > 0.1 and not surely:
+def _operator(rng: Random, shape: Shape, chance: float) -> frozenset[str]:
+    """Some operator that is no ingest, or none."""
+    if rng.random() >= chance:
         return frozenset()
     summaries = shape.networks[min(shape.networks)].summaries
     return frozenset({rng.choice(sorted(o for o, s in summaries.items() if s.kind != "ingest"))})
 
 
 def _publications(
-    rng: Random, shape: Shape, n_partitions: int, deploy_at: int, poison: bool
+    rng: Random, shape: Shape, n_partitions: int, deploy_at: int, seeds: list[int]
 ) -> tuple[Publication, ...]:
     found: list[Publication] = []
     for index in range(rng.choice((1, 2, 3, 3, 5))):
@@ -143,9 +148,10 @@ def _publications(
         at = rng.randrange(1, 70)
         is_late = bool(shape.late) and at > deploy_at + 5
         nets = _networks(rng, shape, topic, is_late)
-        seed = POISON_SEED + (rng.random() < 0.3) if poison and rng.random() < 0.5 else index
+        seed = rng.choice(seeds) if seeds and rng.random() < 0.5 else index
         make = _request if rng.random() < 0.45 else _stream
-        for delay, data in make(rng, f"s{index}", nets, seed):
+        name = f"s{rng.randrange(index + 1) if rng.random() < 0.1 else index}"
+        for delay, data in make(rng, name, nets, seed):
             value = _native_or_json(rng, data)
             found.append(Publication(at + delay, topic, partition, record_key(data), value))
     found += _hostile(rng, shape, n_partitions, found)

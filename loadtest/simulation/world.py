@@ -23,7 +23,7 @@ from workers.reading import Record
 
 __all__ = ["World"]
 
-_GIVE_UP_MS = 8000
+_GIVE_UP_MS = 16_000
 _CALM_AFTER_MS = 16
 """How long after the last fault or publication the armed faults may still strike."""
 
@@ -184,7 +184,7 @@ def _oracles(plan: Plan) -> dict[tuple[str, int], InputLog]:
     logs = {}
     for name in shape.inputs:
         mine = {n: net for n, net in shape.networks.items() if net.input.name == name}
-        graph = Graph(mine, shape.every, plan.poisoned)
+        graph = Graph(mine, shape.every, plan.poisoned, plan.deadly)
         for partition in range(plan.n_partitions):
             logs[name, partition] = InputLog(graph, partition)
     return logs
