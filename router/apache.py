@@ -43,9 +43,10 @@ _STATE: Final = "cluster.json"
 class ApacheKafka:
     """A cluster of brokers numbered 1 to `n_brokers`; `stop` and `start` keep its data and ports.
 
-    `ports` are those for clients, one per broker; free ones are taken without them. `directory` is
-    kept at the end if it is given. `properties` are settings of the brokers beside or instead of
-    those of `router.apache_config`. `detached` brokers outlive this process.
+    `ports` are those for clients, one per broker; without them free ones are taken. `advertised`
+    are the ports that clients are told to dial instead: those of a proxy. `directory` is kept at
+    the end if it is given. `properties` are settings of the brokers beside or instead of those of
+    `router.apache_config`. `detached` brokers outlive this process.
     """
 
     role: ClassVar[str] = "Apache Kafka"
@@ -56,6 +57,7 @@ class ApacheKafka:
         *,
         directory: Path | None = None,
         ports: Sequence[int] = (),
+        advertised: Sequence[int] = (),
         security: KafkaSecurity | None = None,
         auto_create: bool = False,
         heap_mb: int = 512,
@@ -63,17 +65,19 @@ class ApacheKafka:
         cache: Path | None = None,
         detached: bool = False,
     ) -> None:
-        if n_brokers < 1 or (ports and len(ports) != n_brokers):
-            raise ServerError(
-                f"{n_brokers} brokers with {len(ports)} ports were asked for: at least one broker,"
-                " and as many ports or none."
-            )
+        for given in (ports, advertised):
+            if n_brokers < 1 or len(given) not in (0, n_brokers):
+                raise ServerError(
+                    f"{n_brokers} brokers with {len(given)} ports were asked for: at least one"
+                    " broker, and as many ports or none."
+                )
         self._own_directory = directory is None
         self._directory = directory
         self._n_brokers = n_brokers
         self._ports = tuple(ports)
         self._options: dict[str, Any] = {
             "security": security or KafkaSecurity(),
+            "advertised": tuple(advertised),
             "auto_create": auto_create,
             "heap_mb": heap_mb,
             "properties": dict(properties or {}),
@@ -222,25 +226,32 @@ class ApacheKafka:
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="spikerouter-kafka-"))
         self._directory.mkdir(parents=True, exist_ok=True)
-        found = self._directory / _STATE
-        if found.is_file():
-            state = json.loads(found.read_text())
-            if len(state["ports"]) != self._n_brokers:
-                raise ServerError(
-                    f"{self._directory} holds a cluster of {len(state['ports'])} brokers, and"
-                    f" {self._n_brokers} are asked for: give another directory or that number."
-                )
-        else:
-            state = self._new_state()
-            _write_private(found, json.dumps(state))
-        ports = tuple(BrokerPorts(*each) for each in state["ports"])
+        state = self._state(self._directory / _STATE)
+        given = self._ports or [client for client, _, _ in state["ports"]]
+        ports = tuple(
+            BrokerPorts(client, internal, controller)
+            for client, (_, internal, controller) in zip(given, state["ports"], strict=True)
+        )
         return ClusterPlan(self._directory, state["cluster_id"], ports, **self._options)
+
+    def _state(self, file: Path) -> dict[str, Any]:
+        """What the directory remembers of its cluster; written when there is none yet."""
+        if not file.is_file():
+            state = self._new_state()
+            _write_private(file, json.dumps(state))
+            return state
+        found: dict[str, Any] = json.loads(file.read_text())
+        if len(found["ports"]) != self._n_brokers:
+            raise ServerError(
+                f"{file.parent} holds a cluster of {len(found['ports'])} brokers, and"
+                f" {self._n_brokers} are asked for: give another directory or that number."
+            )
+        return found
 
     def _new_state(self) -> dict[str, Any]:
         n = self._n_brokers
         free = free_ports(3 * n)
-        client = self._ports or free[:n]
-        ports = list(zip(client, free[n : 2 * n], free[2 * n :], strict=True))
+        ports = list(zip(free[:n], free[n : 2 * n], free[2 * n :], strict=True))
         return {"cluster_id": base64.urlsafe_b64encode(secrets.token_bytes(16)).decode()[:22],
                 "ports": ports}  # fmt: skip
 

@@ -81,21 +81,24 @@ class BrokerPorts:
 class ClusterPlan:
     """A cluster of brokers numbered from 1, each of them a controller too.
 
-    `properties` come last and replace what is written here.
+    `advertised` are the ports that clients are told to dial, one per broker, when these are not
+    their own (a proxy's). `properties` come last and replace what is written here.
     """
 
     directory: Path
     cluster_id: str
     ports: Sequence[BrokerPorts]
     security: KafkaSecurity = field(default_factory=KafkaSecurity)
+    advertised: Sequence[int] = ()
     auto_create: bool = False
     heap_mb: int = 512
     properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bootstrap(self) -> str:
-        """`HOST:PORT,...` of all brokers for clients."""
-        return ",".join(f"127.0.0.1:{p.client}" for p in self.ports)
+        """`HOST:PORT,...` of all brokers, as clients are told to dial them."""
+        ports = self.advertised or [each.client for each in self.ports]
+        return ",".join(f"127.0.0.1:{port}" for port in ports)
 
     def home(self, number: int) -> Path:
         """The folder of one broker."""
@@ -165,6 +168,7 @@ class ClusterPlan:
     def _addresses(self, number: int) -> dict[str, str]:
         own = self.ports[number - 1]
         client = f"CLIENT://127.0.0.1:{own.client}"
+        told = f"CLIENT://{self.bootstrap.split(',')[number - 1]}"
         internal = f"INTERNAL://127.0.0.1:{own.internal}"
         controller = f"CONTROLLER://127.0.0.1:{own.controller}"
         voters = (f"{n}@127.0.0.1:{p.controller}" for n, p in enumerate(self.ports, 1))
@@ -176,7 +180,7 @@ class ClusterPlan:
             "node.id": str(number),
             "controller.quorum.voters": ",".join(voters),
             "listeners": f"{client},{internal},{controller}",
-            "advertised.listeners": f"{client},{internal}",
+            "advertised.listeners": f"{told},{internal}",
             "listener.security.protocol.map": ",".join(f"{n}:{p}" for n, p in protocols.items()),
             "inter.broker.listener.name": "INTERNAL",
             "controller.listener.names": "CONTROLLER",

@@ -15,7 +15,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
@@ -56,7 +56,8 @@ class RedisServer:
     """One server; `stop`, `kill` and `start` keep its data and port, `wipe` takes its data away.
 
     `directory` is kept at the end if it is given. With `tls` it speaks nothing else, and asks
-    clients for a certificate if `tls` says so. `replica_of` is another server of this kind.
+    clients for a certificate if `tls` says so. `replica_of` is another server of this kind;
+    `options` are more lines of its configuration.
     """
 
     role: ClassVar[str] = "Redis"
@@ -69,6 +70,7 @@ class RedisServer:
         password: str = "",
         tls: Tls | None = None,
         replica_of: "RedisServer | None" = None,
+        options: Sequence[str] = (),
     ) -> None:
         self._own_directory = directory is None
         self._directory = directory
@@ -76,6 +78,7 @@ class RedisServer:
         self._password = password
         self._tls = tls
         self._replica_of = replica_of
+        self._options = tuple(options)
         self._process: ServerProcess | None = None
 
     async def __aenter__(self) -> Self:
@@ -238,6 +241,7 @@ class RedisServer:
             lines += [f'requirepass "{self._password}"', f'masterauth "{self._password}"']
         if self._replica_of is not None:
             lines.append(f"replicaof 127.0.0.1 {self._replica_of.port}")
+        lines += self._options
         path = self._home / "redis.conf"
         with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write("\n".join(lines) + "\n")

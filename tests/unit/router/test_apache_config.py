@@ -25,6 +25,14 @@ def test_every_broker_knows_all_controllers_and_its_own_listeners() -> None:
     assert found["log.dirs"] == "/k/broker-2/data"
 
 
+def test_clients_are_told_to_dial_a_proxy_while_brokers_dial_each_other() -> None:
+    plan = _plan(advertised=(7, 8, 9))
+    found = _properties(plan, 2)
+    assert plan.bootstrap == "127.0.0.1:7,127.0.0.1:8,127.0.0.1:9"
+    assert found["advertised.listeners"] == "CLIENT://127.0.0.1:8,INTERNAL://127.0.0.1:201"
+    assert found["listeners"].startswith("CLIENT://127.0.0.1:101,")
+
+
 @pytest.mark.parametrize(("n_brokers", "copies", "in_sync"), [(1, "1", "1"), (3, "3", "2")])
 def test_a_topic_survives_the_loss_of_one_broker_where_there_are_three(
     n_brokers: int, copies: str, in_sync: str
