@@ -30,6 +30,7 @@ from topologies.compiler.order import infer_shapes
 from topologies.compiler.plan import cycle_window, fit_batches
 from topologies.compiler.quantise import Bits, Quantised, quantise
 from topologies.model import Fault, Network, NetworkError
+from topologies.stages.base import StageError, edge_dtype
 from topologies.stages.readout import Readout
 
 __all__ = ["Compilation", "compile_network", "compile_with_errors"]
@@ -97,9 +98,7 @@ def _check_options(granularity: str, bits: Bits) -> None:
 def _wired(
     network: Network, pieces: Sequence[Piece], granularity: Granularity, capacity: Capacity | None
 ) -> CompiledNetwork:
-    standing = [
-        Operator.of(piece.program, "" if piece.reads else network.input.name) for piece in pieces
-    ]
+    standing = [_operator(network, piece) for piece in pieces]
     operators = {operator.id: operator for operator in standing}
     labels = {op.id: _label(piece) for op, piece in zip(standing, pieces, strict=True)}
     places = [
@@ -123,6 +122,18 @@ def _wired(
         outputs=_outputs(network, standing[-1]),
         labels={nid: _label(piece) for nid, piece in zip(ids, pieces, strict=True)},
     )
+
+
+def _operator(network: Network, piece: Piece) -> Operator:
+    """The operator of a piece, whose values must fit what travels."""
+    operator = Operator.of(piece.program, "" if piece.reads else network.input.name)
+    if operator.kind != "readout":
+        try:
+            edge_dtype(operator.output)
+        except StageError as error:
+            fault = Fault(piece.labels[-1], f"{error} Put a requantise behind it.")
+            raise NetworkError([fault], network.name) from error
+    return operator
 
 
 def _label(piece: Piece) -> str:

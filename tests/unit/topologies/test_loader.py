@@ -1,4 +1,6 @@
+import json
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import yaml
 from topologies.compiler import compile_network
 from topologies.loader import NetworkNotFound, find_network, load_network, zoo_networks
 from topologies.model import NetworkError, Source
+from topologies.schema import form_faults
 from topologies.stages.base import Array
 
 Write = Callable[[dict[str, Any], dict[str, Array]], Path]
@@ -139,3 +142,41 @@ def test_example_of_the_documentation_compiles(write_network: Write) -> None:
     arrays: Arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     network = load_network(write_network(yaml.safe_load(example), arrays))
     assert compile_network(network).input.longest_window == 2
+
+
+def test_layers_of_every_example_of_the_documentation_have_a_legal_form(
+    document: Document,
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "topology-format.md").read_text(encoding="utf-8")
+    schema = json.loads(resources.files("topologies").joinpath("network.schema.json").read_text())
+    examples = [part.split("```")[0] for part in page.split("```yaml\n")[2:]]
+    assert len(examples) >= 3
+    for example in examples:
+        document["layers"] = yaml.safe_load(example)
+        assert form_faults(document, schema) == ()
+
+
+def test_constants_of_neurons_are_read_from_the_weights_file_when_they_say_so(
+    document: Document, arrays: Arrays, write_network: Write
+) -> None:
+    document["layers"][2] = {"name": "lif", "kind": "lif", "form": "plain", "weights": "cells"}
+    arrays["cells.decay"] = np.linspace(0.1, 0.9, 3, dtype=np.float32)
+    arrays["cells.v_threshold"] = np.linspace(0.5, 1.5, 48, dtype=np.float32)
+    network = load_network(write_network(document, arrays))
+    assert sorted(network.layers[2].arrays) == ["decay", "v_threshold"]
+    (stage,) = (
+        stage
+        for operator in compile_network(network).operators.values()
+        for stage in operator.program.stages
+        if stage.kind == "lif"
+    )
+    assert np.array_equal(stage.arrays()["leak"], np.repeat(arrays["cells.decay"], 16))
+    assert np.array_equal(stage.arrays()["v_threshold"], arrays["cells.v_threshold"])
+
+
+def test_wrong_number_of_constants_is_named_at_its_layer(
+    document: Document, arrays: Arrays, write_network: Write
+) -> None:
+    document["layers"][2]["v_threshold"] = [1.0, 2.0]
+    with pytest.raises(NetworkError, match=r"layers\[2\] \(lif\): v_threshold has 2 values"):
+        load_network(write_network(document, arrays))

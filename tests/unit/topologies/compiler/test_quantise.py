@@ -7,7 +7,7 @@ import pytest
 from topologies.compiled import run_reference
 from topologies.compiler import compile_network, compile_with_errors
 from topologies.compiler.quantise import Bits
-from topologies.model import Layer, Network, NetworkError
+from topologies.model import Layer, Network, NetworkError, Source
 from topologies.stages.base import Array
 
 Make = Callable[..., Network]
@@ -144,3 +144,43 @@ def test_chained_linear_layers_multiply_their_units(
     spikes[:, :, 1] = 1
     wanted = [[0.25, 0.25 + 0.75 * 0.625, 0.25, 0.25]]
     assert run_reference(compile_network(network), spikes)[0].tolist() == wanted
+
+
+def test_values_that_no_edge_carries_are_refused(make_network: Make, make_layer: MakeLayer) -> None:
+    network = make_network(
+        make_layer("product", "multiply", "input", "input"),
+        make_layer("late", "if", Source("product", 1)),
+        high=float(2**20),
+    )
+    with pytest.raises(NetworkError, match="product: An edge carries at most 32-bit integers"):
+        compile_network(network)
+
+
+@pytest.mark.parametrize("unit", [4, 12])
+def test_membrane_shortcut_is_the_sum_rounded_to_its_grid(
+    unit: int, make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("w", "linear", "input", weight=np.eye(4) / 3.0),
+        make_layer("x", "requantise", "w", unit=unit),
+        make_layer("sum", "add", "x", "input"),
+        make_layer("y", "requantise", "sum", unit=unit),
+    )
+    spikes = np.ones((1, 4, 4), np.int64)
+    (result,) = run_reference(compile_network(network), spikes)
+    k = np.rint(np.rint(2.0**15 / 3.0) / 2.0 ** (15 - unit))
+    assert result.tolist() == [[1.0 + k / 2.0**unit] * 4]
+
+
+def test_membrane_that_reads_itself_takes_its_declared_range(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("sum", "add", "input", Source("x", 1)),
+        make_layer("x", "requantise", "sum", unit=0, bits=4, saturate=True),
+    )
+    compiled = compile_network(network)
+    spikes = np.ones((1, 20, 4), np.int64)
+    (result,) = run_reference(compiled, spikes)
+    counted = np.minimum(np.arange(1, 21), 7).mean()
+    assert result.tolist() == [[float(np.float32(counted))] * 4]
