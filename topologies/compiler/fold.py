@@ -5,7 +5,8 @@
 
 computed in float64 (numerics 6); a batch norm of anything else is a scale, w = g and
 b = beta - mean * g. A mean over 2**a * m values becomes a sum with a shift of a, and 1/m goes on
-through what is homogeneous (pools, reshapes, sums) into the next weights (numerics 5). Delay layers
+through what is homogeneous (pools, reshapes, sums) into the next weights, or into a mean that reads
+it (numerics 5). Delay layers
 become delays of edges where they can (compiler/delays.py).
 """
 
@@ -18,6 +19,8 @@ from topologies.compiler.delays import delays_on_edges
 from topologies.compiler.order import infer_shapes, layer_order, place_of, readers_of
 from topologies.layers import layer_class
 from topologies.model import Fault, FloatArray, Layer, Network, NetworkError, Source
+from topologies.stages.readout import Readout
+from topologies.stages.table import stage_class
 
 __all__ = ["fold"]
 
@@ -126,11 +129,16 @@ def _fold_divisors(network: Network, shapes: _Shapes) -> Network:
         for layer in network.layers
         if not _takes_divisor(layer, taken[layer.name], owed)
     ]
-    if owed.get(network.output.source, 1) != 1:
-        faults.append(Fault("output", _stuck("readout")))
+    output, left = network.output, owed.get(network.output.source, 1)
+    readout = stage_class(output.readout)
+    if left != 1 and issubclass(readout, Readout) and readout.divides:
+        output = replace(output, params={**output.params, "divisor": left})
+    elif left != 1:
+        faults.append(Fault("output", _stuck(f"readout {output.readout}")))
     if faults:
         raise NetworkError(faults, network.name)
-    return replace(network, layers=tuple(changed[layer.name] for layer in network.layers))
+    layers = tuple(changed[layer.name] for layer in network.layers)
+    return replace(network, layers=layers, output=output)
 
 
 def _takes_divisor(layer: Layer, taken: int, owed: Mapping[str, int]) -> bool:

@@ -9,12 +9,13 @@ once).
 With x the integers that come in, in units of 2**-unit, and r the steps of the period:
 
     count       c = c + x                               int64, emitted as int32, saturated
-    mean        c = c + x                               int64, emitted as float32(c * 2**-unit / r)
+    mean        c = c + x                               int64, float32(c * 2**-unit / (r * d))
     membrane    i = float32(x * 2**-unit) + 0.0
                 v = decay * v + i                       float32, emitted as it is
 
-The mean divides in float64 and rounds to float32 once (docs/numerics.md, rules 5 and 13); its
-integers stay below 2**53 for 2**29 steps. Emitted zeros are +0.0.
+d is what the compiler could not fold into weights, of an average over other axes. The mean divides
+in float64 and rounds to float32 once (docs/numerics.md, rules 5 and 13); its integers stay below
+2**53 for 2**29 steps. Emitted zeros are +0.0.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Readout(Stage):
 
     role: ClassVar[Role] = "readout"
     result_dtype: ClassVar[Literal["int32", "float32"]] = "float32"
+    # Whether it takes a `divisor` of what it reads.
+    divides: ClassVar[bool] = False
 
     every: int | None = None
     unit: int = 0
@@ -179,14 +182,32 @@ class Count(Readout):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Mean(Readout):
-    """The mean over a period, float32."""
+    """The mean over a period, float32, divided by `divisor` too."""
 
     kind: ClassVar[str] = "mean"
+    divides: ClassVar[bool] = True
+
+    divisor: int = 1
+
+    @classmethod
+    def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
+        """Parameters: every (null), divisor (1)."""
+        known = _only(cls.kind, params, "every", "divisor")
+        return cls(every=known.get("every"), divisor=known.get("divisor", 1))
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """Read what `params` wrote."""
+        return cls(every=params["every"], unit=params["unit"], divisor=params.get("divisor", 1))
+
+    def params(self) -> dict[str, Json]:
+        """The period and the unit, and the divisor if there is one."""
+        return {**super().params(), **({} if self.divisor == 1 else {"divisor": self.divisor})}
 
     def result(self, total: Array, n_steps: Array) -> Array:
         """The sum over the number of steps; 0 for no step."""
         scaled = total.astype(np.float64) * np.float64(2.0**-self.unit)
-        steps = np.maximum(n_steps, 1).astype(np.float64)
+        steps = np.maximum(n_steps, 1).astype(np.float64) * np.float64(self.divisor)
         mean = scaled / steps.reshape(-1, *[1] * (total.ndim - 1))
         return mean.astype(np.float32) + np.float32(0.0)
 

@@ -209,14 +209,27 @@ def test_average_over_nine_is_exact_when_the_weights_take_it_up(
     assert run_reference(compiled, spikes)[0].tolist() == [[9.0]]
 
 
-@pytest.mark.parametrize("reader", ["if", "mean"])
+@pytest.mark.parametrize("reader", ["if", "count", "membrane"])
 def test_odd_average_without_weights_behind_it_is_refused(
     reader: str, make_network: Make, make_layer: MakeLayer
 ) -> None:
     pool = make_layer("p", "avg_pool", "input", kernel=3)
     layers = [pool, make_layer("n", "if", "p")] if reader == "if" else [pool]
+    readout = "mean" if reader == "if" else reader
     with pytest.raises(NetworkError, match="no power of two"):
-        compile_network(make_network(*layers, shape=(1, 3, 3)))
+        compile_network(make_network(*layers, shape=(1, 3, 3), readout=readout))
+
+
+def test_mean_over_time_takes_up_the_divisor_of_an_odd_average(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("p", "reduce", "input", axes=[-2, -1]), shape=(2, 3, 6), high=5.0
+    )
+    compiled = compile_network(network)
+    values = RNG.integers(0, 6, (1, 4, 2, 3, 6))
+    (result,) = run_reference(compiled, values)
+    assert result.tolist() == [(values[0].sum(axis=(0, 2, 3)) / 72).astype(np.float32).tolist()]
 
 
 def test_odd_average_added_to_something_else_is_refused(
