@@ -107,3 +107,17 @@ def test_stream_whose_newer_version_rotted_reads_again_and_is_not_committed_mean
     assert ahead.keep == tuple(streams)
     assert run(restored, HISTORY[2:]) == [1, 2]
     assert [cursor for _, cursor, _ in taken(restored).changed] == [3]
+
+
+def test_stream_without_a_readable_version_ends_by_that_name_when_its_next_window_comes() -> None:
+    before = task()
+    run(before, HISTORY[:2])
+    lost = taken(before)
+    streams = {field: (b"rotten", None) for field, _, _ in lost.changed}
+    restored = task(Stored(2, (lost.head, None), streams, lost.positions))
+    assert restored.receive(HISTORY[2])
+    outputs = [o for o in restored.take_outputs() if o.topic.startswith("snn.spikes.")]
+    (abort,) = [b for o in outputs for b in decode_frame(o.value).batches]
+    assert abort.kind is Kind.ABORT
+    assert abort.error.startswith("SnapshotCorrupt: stream 0 at node")
+    assert restored.n_streams == 0
