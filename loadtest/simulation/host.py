@@ -252,6 +252,7 @@ class Host:
         n_aborts = self.tenant.counts["streams_aborted_total"]
         if n_aborts > self._n_aborts and "crash after abort" in self.world.faults.armed:
             self._has_aborted = True
+            self.worker.producer.stall(10)
             self._next_commit = self.world.clock.now
         self._n_aborts = n_aborts
 

@@ -82,11 +82,12 @@ class Plan:
 
 
 def draw(
-    seed: int, *, shape: str = "", faults: tuple[str, ...] | None = None, poison: bool = False
+    seed: int, *, shape: str = "", faults: tuple[str, ...] | None = None, fatal: str = ""
 ) -> Plan:
     """The plan of a seed; `shape` and `faults` (kinds to draw from, maybe none) narrow it.
 
-    With `poison`, some operator fails on some streams, as it does in every tenth seed anyway.
+    With `fatal` "poison" some operator surely fails on some streams, with "deadly" it kills the
+    process: every tenth and every twentieth seed have that anyway.
     """
     rng = Random(f"world {seed}")
     names = sorted(SHAPES)
@@ -95,8 +96,8 @@ def draw(
     world = build(chosen, longest)
     n_partitions = 2 if rng.random() < 0.15 else 1
     deploy_at = rng.randrange(10, 60)
-    poisoned = _operator(rng, world, 1.0 if poison else 0.1)
-    deadly = _operator(rng, world, 0.05)
+    poisoned = _operator(rng, world, 1.0 if fatal == "poison" else 0.1)
+    deadly = _operator(rng, world, 1.0 if fatal == "deadly" else 0.05)
     seeds = [POISON_SEED + (rng.random() < 0.3)] * len(poisoned) + [DEADLY_SEED] * len(deadly)
     publications = _publications(rng, world, n_partitions, deploy_at, seeds)
     kinds = FAULTS if faults is None else faults

@@ -23,6 +23,7 @@ class Producer:
         self._world = worker.world
         self._queues: dict[Place, list[Sent]] = {}
         self._under_way: dict[Place, list[Sent]] = {}
+        self._stalled_until = 0
         self._at_risk: set[Place] = set()  # where what is under way is not replicated yet
 
     def send(self, host: "Host", index: int, output: Output) -> None:
@@ -34,6 +35,10 @@ class Producer:
             self._later(place)
         queue.append((host, index, output))
 
+    def stall(self, n_ms: int) -> None:
+        """Send nothing for a while: a checkpoint must wait for it."""
+        self._stalled_until = self._world.clock.now + n_ms
+
     def _later(self, place: Place) -> None:
         clock = self._world.clock
         clock.after(1 + clock.draw(self._world.plan.tuning.send_ms), self._flush, place)
@@ -42,8 +47,8 @@ class Producer:
         queue = self._queues.get(place)
         if not self._worker.is_alive or not queue or place in self._under_way:
             return
-        if self._worker.cut_off_until > self._world.clock.now:
-            wait = self._worker.cut_off_until - self._world.clock.now
+        wait = max(self._worker.cut_off_until, self._stalled_until) - self._world.clock.now
+        if wait > 0:
             self._world.clock.after(wait, self._flush, place)
         elif self._world.strikes("send failed"):
             self._fail(place)

@@ -166,9 +166,7 @@ ABORTS = [
 
 
 @pytest.mark.parametrize(("error", "excuse", "is_legal"), ABORTS)
-def test_abort_needs_an_excuse(
-    history: History, error: str, excuse: str, is_legal: bool
-) -> None:
+def test_abort_needs_an_excuse(history: History, error: str, excuse: str, is_legal: bool) -> None:
     if excuse:
         history.checker.excuse(0, excuse)
     if is_legal:

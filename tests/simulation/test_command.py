@@ -17,7 +17,7 @@ def test_first_seed_and_speed_are_printed(capsys: pytest.CaptureFixture[str]) ->
 def test_two_processes_play_what_one_does(capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for jobs in ("1", "2"):
-        assert main(["--seeds", "210", "--jobs", jobs, "--faults", ""]) == 0
+        assert main(["--seeds", "101", "--jobs", jobs, "--faults", ""]) == 0
         said.append(capsys.readouterr().out.splitlines()[-1].partition("; ")[2])
     assert said[0] == said[1]
 

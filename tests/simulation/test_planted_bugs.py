@@ -170,6 +170,29 @@ def new_era_without_its_record(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ingest, "_ask_for_era", begin)
 
 
+def any_checkpoint_ends_a_suspicion(patch: pytest.MonkeyPatch) -> None:
+    """Claims are forgotten by owners that have not caught up (28)."""
+    begin = Tenancy.begin
+
+    def trusting(self: Tenancy) -> bool:
+        begun = begin(self)
+        self._survived = True
+        return begun
+
+    patch.setattr(Tenancy, "begin", trusting)
+
+
+def accusation_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A stream is only accused if the checkpoint has it (28)."""
+    accuse = Task.accuse
+
+    def once(self: Task, field: str, error: str) -> None:
+        accuse(self, field, error)
+        self._accused.clear()
+
+    patch.setattr(Task, "accuse", once)
+
+
 @dataclass(frozen=True)
 class Bug:
     """`shapes` and `faults` bring it out, within `n_seeds` of each shape."""
@@ -178,10 +201,10 @@ class Bug:
     shapes: tuple[str, ...]
     faults: tuple[str, ...] | None
     n_seeds: int = 150
-    poison: bool = False
+    fatal: str = ""
 
     def draw(self, seed: int, shape: str) -> Plan:
-        return draw(seed, shape=shape, faults=self.faults, poison=self.poison)
+        return draw(seed, shape=shape, faults=self.faults, fatal=self.fatal)
 
 
 BUGS = (
@@ -193,10 +216,12 @@ BUGS = (
     Bug(snapshot_without_a_cursor, ("chain",), CRASHES),
     Bug(dirty_set_cleared_early, ("chain",), CRASHES),
     Bug(no_token_and_no_number, ("chain",), ("failover after commit", "crash")),
-    Bug(abort_not_counted, ("chain",), ("crash after abort",), poison=True),
+    Bug(abort_not_counted, ("chain",), ("crash after abort",), fatal="poison"),
     Bug(full_inbox_pauses, ("skip", "join"), ()),
     Bug(batches_without_routes, ("late",), ()),
     Bug(new_era_without_its_record, ("chain",), ()),
+    Bug(any_checkpoint_ends_a_suspicion, ("group-loop", "skip"), ("pause",), fatal="deadly"),
+    Bug(accusation_forgotten, ("chain",), (), fatal="deadly"),
 )
 
 
