@@ -15,6 +15,7 @@ One module per family of kinds; each exports `STAGES`, the tuple of its classes:
     attention.py  ssa                           requantise.py requantise
     neuron.py     if, lif                       plif.py       plif
     cubalif.py    cubalif                       alif.py       alif
+    multispike.py multispike                    integrator.py integrator
     delay.py      delay                         loop.py       loop
     readout.py    count, mean, membrane         leaky.py      leaky
     encoder.py    direct, rate, latency, events

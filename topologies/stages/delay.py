@@ -93,10 +93,11 @@ class Delay(Stage):
         return {"steps": self.steps}
 
     def out_type(self, inputs: Sequence[ValueType]) -> ValueType:
-        """As the input, and 0 before the stream's first step."""
+        """As the input, and 0 before the stream's first step. Raises StageError."""
         value = one_input(self.kind, inputs)
         if self.steps.size != value.n:
             raise StageError(f"This delay has {self.steps.size} values, its input {value.n}.")
+        edge_dtype(value)  # raises where no state of 32 bits holds them
         return replace(value, low=min(value.low, 0), high=max(value.high, 0))
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:

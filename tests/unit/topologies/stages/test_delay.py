@@ -68,3 +68,8 @@ def test_steps_are_whole_numbers_from_zero_on(steps: object) -> None:
 def test_number_of_delays_must_fit() -> None:
     with pytest.raises(StageError, match=r"3 values: legal are 1, 2 .* or 4"):
         lowered([1, 2, 3])
+
+
+def test_values_that_no_state_holds_are_refused() -> None:
+    with pytest.raises(StageError, match="at most 32-bit integers"):
+        lowered().out_type([ValueType((2, 2), 0, 2**40)])
