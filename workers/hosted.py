@@ -126,10 +126,13 @@ class Hosted:
         """Commit every interval while something changes, and at once when much was read."""
         while True:
             await self._until_due()
-            if not self._stopping and self.tenancy.begin():
-                await self._send_outputs()
-                await self._commit()
-                self._wake.set()
+            if self._stopping or not self.tenancy.begin():
+                # Much may be read and nothing be there to write: an ingest that has no era yet.
+                await self._wait_progress(self._interval)
+                continue
+            await self._send_outputs()
+            await self._commit()
+            self._wake.set()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
