@@ -311,10 +311,9 @@ class ApacheKafka:
         admin = AIOKafkaAdminClient(
             bootstrap_servers=address, request_timeout_ms=int(_ASK_S * 1000)
         )
-        try:
-            async with asyncio.timeout(_ASK_S):
-                await admin.start()
-                yield admin
+        try:  # its own deadlines end it: cancelled while it connects, it would leak a connection
+            await admin.start()
+            yield admin
         finally:
             with contextlib.suppress(KafkaError, OSError):
                 await admin.close()

@@ -234,7 +234,8 @@ class RealServer(Server):
     def dump(self) -> Dump:
         keys = sorted(self._keys())
         values = self._values(keys)
-        return {k: (v, p >= 0) for k, v, p in zip(keys, values, self._pttls(keys), strict=True)}
+        found = zip(keys, values, self._pttls(keys), strict=True)
+        return {k: (v, p >= 0) for k, v, p in found if v is not None}
 
     def elapse(self, ms: int) -> None:
         keys = self._keys()
@@ -282,7 +283,8 @@ class RealServer(Server):
             return [int(left) for left in pipeline.execute()]
 
     def _values(self, keys: Sequence[bytes]) -> list[Any]:
-        reads = {b"string": "get", b"hash": "hgetall", b"set": "smembers"}
+        # A key that has expired since it was listed has the type `none`, and reads as None.
+        reads = {b"string": "get", b"hash": "hgetall", b"set": "smembers", b"none": "get"}
         with self.client.pipeline() as types, self.client.pipeline() as values:
             for key in keys:
                 types.type(key)
