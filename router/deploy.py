@@ -1,16 +1,19 @@
 """Deployment: artifacts, manifests, topics and task records, in an order that a crash cannot hurt.
 
-1. Artifacts and manifests, so that whoever sees a task can load it.
-2. Topics, with the same number of partitions each.
-3. Task records (PROTOCOL 27: only here, and again without harm).
-4. ROUTE, last: streams that begin after it belong to the network (PROTOCOL 5).
+1. Topics, with the same number of partitions each.
+2. Once a network was removed: where a new one begins in its topics, since they may hold streams of
+   one of the same name (PROTOCOL 31).
+3. Artifacts and manifests, so that whoever sees a task can load it.
+4. Task records (PROTOCOL 27: only here, and again without harm).
+5. ROUTE, last: streams that begin after it belong to the network (PROTOCOL 5).
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from router.admin import create_topics
-from router.bus import Bus
+from router.bus import Bus, Place
 from router.records import Route, encode_record
 from router.settings import Settings
 from router.store.calls import TaskId, TaskSpec
@@ -77,22 +80,43 @@ async def deploy_compiled(
     for network in networks:
         check_name(network.name)
         _check_beside(network, everything.values())
-    for network in networks:  # 1
+        _check_again(network, existing)
+    topics = _topics(networks)
+    await create_topics(settings, topics, n_partitions)  # 1
+    await bus.ensure(topics, n_partitions)
+    generation = await store.generation()
+    if generation:
+        for network in networks:
+            if network.name not in existing:
+                begin = await _ends(bus, _topics([network]), n_partitions)  # 2
+                await store.put_begin(network.name, json.dumps(begin).encode())
+    for network in networks:  # 3
         for operator in network.operators.values():
             await store.put_artifact(operator.id, operator.to_bytes())
         await store.put_manifest(network.name, network.to_bytes())
-    topics = _topics(networks)
-    await create_topics(settings, topics, n_partitions)  # 2
-    await bus.ensure(topics, n_partitions)
-    specs = [s for n in networks for s in task_specs(n, n_partitions)]
+    known = await _generations(store, n_partitions)
+    specs = [s for n in networks for s in task_specs(n, n_partitions, known, generation)]
     settle_ms = settings.lease_ttl_ms if existing else 0
-    fresh = [await store.create_task(spec, settle_ms=settle_ms) for spec in specs]  # 3
-    for name in dict.fromkeys(n.input.name for n in networks):  # 4
+    fresh = [await store.create_task(spec, settle_ms=settle_ms) for spec in specs]  # 4
+    for name in dict.fromkeys(n.input.name for n in networks):  # 5
         routes = tuple(sorted(n.name for n in everything.values() if n.input.name == name))
         value = encode_record(Route(routes))
         for partition in range(n_partitions):
             await (await bus.send(in_topic(name), None, partition, value))
     return Deployed(tuple(n.name for n in networks), len(specs), sum(fresh))
+
+
+async def _ends(bus: Bus, topics: Iterable[str], n_partitions: int) -> dict[str, list[int]]:
+    """The next offset of each topic, by partition."""
+    partitions = range(n_partitions)
+    found = await bus.bounds(Place(topic, p) for topic in topics for p in partitions)
+    return {topic: [found[Place(topic, p)][1] for p in partitions] for topic in topics}
+
+
+async def _generations(store: RedisStore, n_partitions: int) -> dict[str, int]:
+    """The generation of every operator that has tasks."""
+    replies = [await store.status(partition) for partition in range(n_partitions)]
+    return {row.task.operator: row.task.generation for reply in replies for row in reply.tasks}
 
 
 async def load_networks(store: RedisStore) -> dict[str, CompiledNetwork]:
@@ -107,14 +131,24 @@ def group_cost(summary: Summary, group: Group) -> int:
     return max(1, whole * (group.hi - group.lo) // summary.output.n)
 
 
-def task_specs(network: CompiledNetwork, n_partitions: int) -> list[TaskSpec]:
-    """One task per operator, synapse group and partition. The cost is in neurons plus synapses."""
+def task_specs(
+    network: CompiledNetwork,
+    n_partitions: int,
+    known: Mapping[str, int] | None = None,
+    generation: int = 0,
+) -> list[TaskSpec]:
+    """One task per operator, synapse group and partition. The cost is in neurons plus synapses.
+
+    An operator in `known` has tasks of that generation already; others get `generation`.
+    """
+    generations = known or {}
     specs = []
     for operator, summary in network.summaries.items():
         for group in network.groups[operator]:
             cost = group_cost(summary, group)
             for partition in range(n_partitions):
-                task = TaskId(operator, group.index, partition)
+                number = generations.get(operator, generation)
+                task = TaskId(operator, group.index, partition, number)
                 specs.append(TaskSpec(task, summary.kind, cost))
     return specs
 
@@ -126,6 +160,17 @@ def _topics(networks: Iterable[CompiledNetwork]) -> list[str]:
         topics[out_topic(network.name)] = None
         topics.update(dict.fromkeys(spikes_topic(o) for o in network.summaries))
     return list(topics)
+
+
+def _check_again(network: CompiledNetwork, existing: Mapping[str, CompiledNetwork]) -> None:
+    """One name is one content, for as long as streams of it may be open."""
+    known = existing.get(network.name)
+    if known is not None and known.version != network.version:
+        raise DeployError(
+            f"network {network.name} is deployed with other content (version {known.version[:8]},"
+            f" this is {network.version[:8]}): remove it first, or deploy this one under another"
+            " name"
+        )
 
 
 def _check_beside(network: CompiledNetwork, others: Iterable[CompiledNetwork]) -> None:

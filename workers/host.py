@@ -56,7 +56,7 @@ _POLL_MS: Final = 200
 _RETRY_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
-_WARM_S: Final = 1.0
+_WATCH_S: Final = 1.0
 _HAND_OVER_S: Final = 5.0
 _SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
 _log = logging.getLogger(__name__)
@@ -98,10 +98,11 @@ class Host:
         self._children: set[TaskId] = set()  # tasks for which a process of their own was started
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
-        self._removed: set[str] = set()
         self._shelf = KernelShelf(store, self._admit, settings.warm_bytes)
         self._stopping = asyncio.Event()
         self._rousing = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._assignment_changed = False
         self._recoveries: list[dict[str, Any]] = []
         self._past_counts: Counter[str] = Counter()  # of tasks that are no longer here
@@ -113,7 +114,7 @@ class Host:
         """Serve until `stop` is called and everything is handed over."""
         async with self._group:
             lease = self._group.create_task(self._lease())
-            loops = (self._fetch, self._report, self._warm)
+            loops = (self._fetch, self._report, self._watch, self._warm)
             helpers = [self._group.create_task(loop()) for loop in loops]
             await lease
             for helper in helpers:
@@ -244,18 +245,33 @@ class Host:
         if not any(task.operator in n.summaries for n in self._networks.values()):
             await self._refresh()
         limits = self._limits(claimed)
+        begin = {} if stored is not None else await self._begin(task)
         if claimed.kind == "ingest":
-            tenant: Tenant = await self._ingest(task, limits, stored)
+            tenant: Tenant = await self._ingest(task, limits, begin, stored)
         else:
             tenant = await self._task(task, limits, stored)
+        for topic in tenant.topics:
+            tenant.reading.skip_to(topic, begin.get(topic, 0))
         if claimed.hand_count >= _SUSPECT_AFTER:
             field, _, window = claimed.hand_last.rpartition("#")
             error = f"PoisonBatch: window {window} of operator {task.operator} ended two workers"
             tenant.accuse(field, error)
         return tenant, stored
 
-    async def _ingest(self, task: TaskId, limits: Limits, stored: Stored | None) -> Ingest:
-        spec = ingest_spec(self._networks, task.operator, task.partition, self._removed)
+    async def _begin(self, task: TaskId) -> dict[str, int]:
+        """Where a task without a checkpoint begins in its topics: where the first of its networks
+        does. What lies below is of networks that were removed (31)."""
+        begins = []
+        for name in [n for n, net in self._networks.items() if task.operator in net.summaries]:
+            data = await self._store.get_begin(name)
+            begins.append({} if data is None else json.loads(data))
+        topics = set(begins[0]).intersection(*begins[1:]) if begins else set()
+        return {topic: min(b[topic][task.partition] for b in begins) for topic in topics}
+
+    async def _ingest(
+        self, task: TaskId, limits: Limits, begin: Mapping[str, int], stored: Stored | None
+    ) -> Ingest:
+        spec = ingest_spec(self._networks, task.operator, task.partition)
         operator = await self._shelf.operator(task.operator)
         encoder = operator.program.stages[-1]
         if not isinstance(encoder, Encoder):
@@ -263,12 +279,11 @@ class Host:
         place = Place(spec.in_topic, task.partition)
         first, last = (await self._bus.bounds([place]))[place]
         era = (int(time.time() * 1000) << 20) | secrets.randbits(20)
-        return Ingest(spec, EncoderEncode(spec, encoder), limits, Fresh(era, first, last), stored)
+        fresh = Fresh(era, first, last, begin.get(spec.in_topic, 0))
+        return Ingest(spec, EncoderEncode(spec, encoder), limits, fresh, stored)
 
     async def _task(self, task: TaskId, limits: Limits, stored: Stored | None) -> Task:
-        spec = task_spec(
-            self._networks, task.operator, task.group, task.partition, self._removed
-        )
+        spec = task_spec(self._networks, task.operator, task.group, task.partition)
         kernel = await self._shelf.get(task.operator, spec.group)
         return Task(spec, KernelCompute(spec, kernel), limits, stored)
 
@@ -277,25 +292,35 @@ class Host:
         return admit(operator, group, self._settings.backend, self._settings.max_batch)
 
     async def _refresh(self) -> None:
-        networks = await load_networks(self._store)
-        self._removed |= set(self._networks) - set(networks)
-        self._removed -= set(networks)
-        self._networks = networks
-        self._shelf.keep({operator for n in networks.values() for operator in n.summaries})
+        async with self._looking:  # an older answer must not come after a newer one
+            self._networks = await load_networks(self._store)
+        self._shelf.keep({op for network in self._networks.values() for op in network.summaries})
+
+    async def _watch(self) -> None:
+        """Look which networks there are. Tasks leave those that were removed (31)."""
+        known: tuple[object, ...] = ()
+        while True:
+            try:
+                deployed = await self._store.list_networks(), await self._store.generation()
+                if deployed != known:
+                    await self._refresh()
+                    for running in tuple(self._running.values()):
+                        self._bring(running.hosted)
+                    self._changed.set()
+                    known = deployed
+            except StoreError as error:
+                _log.warning("networks are not looked up: %s", error)
+            await asyncio.sleep(_WATCH_S)
 
     async def _warm(self) -> None:
         """Get ready for whatever this worker could be asked for, whenever networks change."""
-        known: tuple[str, ...] = ()
         while self._alone is None and self._settings.warm_bytes != 0:
+            await self._changed.wait()
+            self._changed.clear()
             try:
-                deployed = await self._store.list_networks()
-                if deployed != known:
-                    await self._refresh()
-                    await self._shelf.warm(self._hostable())
-                    known = deployed
+                await self._shelf.warm(self._hostable())
             except StoreError as error:
                 _log.warning("operators do not get warm: %s", error)
-            await asyncio.sleep(_WARM_S)
 
     def _hostable(self) -> list[tuple[str, Group]]:
         """Synapse groups that fit this worker, each once."""
@@ -461,14 +486,23 @@ class Host:
     async def _update(self, hosted: Hosted) -> None:
         """A network was deployed or removed: look it up, then go on with the same record."""
         await self._refresh()
+        self._bring(hosted)
+
+    def _bring(self, hosted: Hosted) -> None:
+        """Bring a task up to the networks that are known now; it ends with the last of its own."""
         task, tenant = hosted.claim.task, hosted.tenant
-        places = self._networks, task.operator
+        if not any(task.operator in network.summaries for network in self._networks.values()):
+            self._book.drop(task)
+            self._drop(task, "its networks were removed")
+            return
+        known, topics = (self._networks, task.operator), tenant.topics
         if isinstance(tenant, Ingest):
-            tenant.update(ingest_spec(*places, task.partition, self._removed))
+            tenant.update(ingest_spec(*known, task.partition))
         elif isinstance(tenant, Task):
-            tenant.update(task_spec(*places, task.group, task.partition, self._removed))
-        if tenant.take_seeks():
+            tenant.update(task_spec(*known, task.group, task.partition))
+        if tenant.take_seeks() or tenant.topics != topics:
             self._reread(hosted)
+        hosted.wake()
 
     async def _lost(self, places: Iterable[Place]) -> None:
         """Positions that are no longer in the log: truncated below, or replaced."""
@@ -509,6 +543,10 @@ class Host:
             details[task_detail(task, "lag_records")] = self._lag_records(running.hosted)
             details[task_detail(task, "lag_windows")] = tenant.n_waiting
             details[task_detail(task, "streams")] = tenant.n_streams
+            if isinstance(tenant, Ingest):
+                read = tenant.reading.offset(tenant.spec.in_topic)
+                told = {"read": read, "streams": tenant.open_streams()}
+                details[task_detail(task, "open")] = json.dumps(told)
             age = int((now - running.hosted.committed_at) * 1000)
             details[task_detail(task, "checkpoint_age_ms")] = age
             totals.update(tenant.counts)

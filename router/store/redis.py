@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _BATCH = 256  # commands or blobs at once: what one client may hold the server up for
 _MANIFESTS = "snn:networks"
+_GENERATION = "snn:generation"
 _AWAY = (
     TimeoutError,
     OSError,
@@ -167,9 +168,26 @@ class RedisStore:
         return await self._get(f"snn:network:{network}")
 
     async def remove_manifest(self, network: str) -> None:
-        """Take a network's name off the list, then delete its manifest."""
+        """Take a network's name off the list, then delete its manifest and where it began."""
         await self._execute([("SREM", _MANIFESTS, network)])
         await self._execute([("UNLINK", f"snn:network:{network}")])
+        await self._execute([("UNLINK", f"snn:begin:{network}")])
+
+    async def put_begin(self, network: str, begin: bytes) -> None:
+        """Write where a network begins in its topics, unless that is known already (31)."""
+        await self._execute([("SET", f"snn:begin:{network}", begin, "NX")])
+
+    async def get_begin(self, network: str) -> bytes | None:
+        """Where a network begins in its topics; None: at their beginning."""
+        return await self._get(f"snn:begin:{network}")
+
+    async def begin_generation(self) -> None:
+        """Tasks that are deployed from now on have other keys than those before (31)."""
+        await self._execute([("INCR", _GENERATION)])
+
+    async def generation(self) -> int:
+        """How often a generation was begun."""
+        return int(await self._get(_GENERATION) or 0)
 
     async def list_networks(self) -> tuple[str, ...]:
         """The names of all deployed networks, sorted."""
@@ -183,6 +201,10 @@ class RedisStore:
     async def get_artifact(self, operator: str) -> bytes | None:
         """An operator's artifact, to be verified by the caller; None when there is none."""
         return await self._get(f"snn:artifact:{operator}")
+
+    async def remove_artifact(self, operator: str) -> None:
+        """Delete an operator's artifact, which no deployed network may use."""
+        await self._execute([("UNLINK", f"snn:artifact:{operator}")])
 
     async def _get(self, key: str) -> bytes | None:
         (reply,) = await self._execute([("GET", key)])

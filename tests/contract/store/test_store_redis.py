@@ -202,3 +202,17 @@ async def test_reply_of_another_shape_is_an_error(store: RedisStore) -> None:
     assert await store.run(call) == 0
     with pytest.raises(StoreReplyError, match="a list was expected"):
         await store.run(calls.Call("leave", ("snn:{p0}:",), ("a",), calls.status(0).parse))
+
+
+async def test_where_a_network_begins_is_written_once_and_goes_with_it(store: RedisStore) -> None:
+    await store.put_begin("n", b"first")
+    await store.put_begin("n", b"second")
+    assert await store.get_begin("n") == b"first"
+    await store.remove_manifest("n")
+    assert await store.get_begin("n") is None
+
+
+async def test_generations_count_from_0(store: RedisStore) -> None:
+    assert await store.generation() == 0
+    await store.begin_generation()
+    assert await store.generation() == 1

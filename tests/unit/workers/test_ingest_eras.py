@@ -8,8 +8,8 @@ from loadtest.simulation.numbers import FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.deadletter import decode as decode_letter
 from router.records import Data, Era, encode_record, parse_record
-from router.topics import DEAD_LETTER, in_topic
-from router.wire import Batch, Kind, decode_frame
+from router.topics import DEAD_LETTER, in_topic, out_topic
+from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.ingest import Fresh, Ingest
 from workers.reading import Record
 from workers.spec import IngestSpec
@@ -26,9 +26,9 @@ SPEC = next(
 class Log:
     """An ingest, and the input topic that it reads and writes."""
 
-    def __init__(self, era: int, start: int, end: int) -> None:
-        self.ingest = Ingest(SPEC, FakeEncode(), Limits(), Fresh(era, start, end))
-        self.at = start
+    def __init__(self, era: int, start: int, end: int, begin: int = 0) -> None:
+        self.ingest = Ingest(SPEC, FakeEncode(), Limits(), Fresh(era, start, end, begin))
+        self.at = max(start, begin)
         self.letters: list[str] = []
         self.batches: list[Batch] = []
 
@@ -141,3 +141,43 @@ def test_stream_opened_after_a_lost_era_must_begin_at_its_first_record() -> None
     log.read(sample("rest", end=True))
     assert log.streams() == []
     assert log.letters[0].startswith("InputLost")
+
+
+@pytest.mark.parametrize("start", [0, 3, 5], ids=["all there", "some gone", "all gone"])
+def test_network_deployed_again_counts_from_where_it_begins(start: int) -> None:
+    """What lies below is of its first life: neither replayed nor missed."""
+    log = Log(100, start, 5, begin=5)
+    assert log.ingest.start()[TOPIC] == 5
+    (era,) = log.eras()
+    assert era.predecessor == 0
+    log.read(sample("a", end=True))
+    log.read(era)
+    assert log.ingest.take_seeks() == {TOPIC: 5}
+    log.at = 5
+    log.read(sample("a", end=True))
+    assert log.streams() == [(100, 0, "a")]
+    assert log.letters == []
+
+
+def test_records_lost_above_where_a_network_begins_are_missed() -> None:
+    log = Log(100, 7, 7, begin=5)
+    log.read(sample("a", end=True))
+    (era,) = log.eras()
+    log.read(era)
+    assert log.streams() == []
+    assert log.letters == ["EraLost: the input was truncated, its state is gone"]
+
+
+def test_open_streams_are_counted_by_network_until_they_are_confirmed() -> None:
+    log = Log(100, 0, 0)
+    (era,) = log.eras()
+    log.read(era)
+    log.read(sample("a", end=True))
+    assert log.ingest.open_streams() == {"n": 1}
+    log.eras()
+    ended = Batch(
+        SPEC.input.node, StreamId(100, 0), "a", ("n",), 0, 0, 0, 1, kind=Kind.SPIKES, end=True
+    )
+    value = encode_frame(Frame(SPEC.operator, 0, [ended]))
+    log.ingest.receive(Record(out_topic("n"), 0, 0, None, value))
+    assert log.ingest.open_streams() == {}

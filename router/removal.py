@@ -1,0 +1,148 @@
+"""Removing a network while others serve (PROTOCOL 31).
+
+1. ROUTE without the network: no stream may begin in it any more (PROTOCOL 5).
+2. Wait until the ingest has read that record and every stream of the network is confirmed to its
+   end: what is open goes on, and what a client waits for comes.
+3. A new generation, for the keys of tasks that are deployed from now on: who still runs a task
+   under its old key writes to nothing.
+4. Its own tasks with their checkpoints, then its own artifacts. What another network uses stays.
+5. The manifest, last: whoever repeats a removal that was cut short goes on here.
+
+Workers see that the manifest is gone; they drop the tasks and leave its places in shared ones.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from router.bus import Bus
+from router.deploy import DeployError, load_networks
+from router.records import Route, encode_record
+from router.settings import Settings
+from router.status import task_detail
+from router.store.calls import StatusReply, TaskId
+from router.store.redis import RedisStore
+from router.topics import in_topic
+from topologies.compiled import CompiledNetwork
+
+__all__ = ["RemoveError", "Removed", "open_streams", "own_operators", "remove"]
+
+_ASK_AGAIN_S: Final = 0.1
+
+
+class RemoveError(DeployError):
+    """A network cannot be removed, or not yet."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a removal took away."""
+
+    network: str
+    n_tasks: int
+    n_operators: int
+
+
+async def remove(settings: Settings, name: str, *, timeout: float = 60.0) -> Removed:
+    """Remove the network; repeat it freely. See the module for the steps.
+
+    Raises RemoveError when it is not deployed, or when streams of it are still open after `timeout`
+    seconds; BusError or StoreUnavailable.
+    """
+    async with RedisStore.of(settings) as store, Bus(settings) as bus:
+        networks = await load_networks(store)
+        if name not in networks:
+            legal = ", ".join(sorted(networks)) or "none"
+            raise RemoveError(f"No network {name!r} is deployed; deployed are: {legal}.")
+        network = networks[name]
+        told = await _route(bus, network, networks, settings.partitions)  # 1
+        await _drain(store, network, told, timeout)  # 2
+        await store.begin_generation()  # 3
+        return await _take_away(store, network, networks, settings.partitions)
+
+
+def own_operators(network: CompiledNetwork, networks: Mapping[str, CompiledNetwork]) -> set[str]:
+    """The operators that no other network has."""
+    others = (n.summaries for name, n in networks.items() if name != network.name)
+    return set(network.summaries).difference(*others)
+
+
+def open_streams(reply: StatusReply, network: CompiledNetwork, told: int) -> int | None:
+    """Streams of the network that ingest waits for on one partition.
+
+    None while the ingest has not read its input up to offset `told`, or nobody runs it.
+    """
+    ingest = network.nodes[network.input.node].operator
+    for task in reply.tasks:
+        if task.task.operator != ingest or task.lease_ms <= 0:
+            continue
+        for worker in reply.workers:
+            said = worker.info.details.get(task_detail(task.task, "open"))
+            if worker.worker == task.worker and isinstance(said, str):
+                known = json.loads(said)
+                return known["streams"].get(network.name, 0) if known["read"] > told else None
+    return None
+
+
+async def _route(
+    bus: Bus, network: CompiledNetwork, networks: Mapping[str, CompiledNetwork], partitions: int
+) -> list[int]:
+    """Append the ROUTE records; the offset of each, by partition."""
+    source = network.input.name
+    rest = (n.name for n in networks.values() if n.input.name == source and n.name != network.name)
+    value = encode_record(Route(tuple(sorted(rest))))
+    told = []
+    for partition in range(partitions):
+        written = await (await bus.send(in_topic(source), None, partition, value))
+        told.append(written.offset)
+    return told
+
+
+async def _drain(
+    store: RedisStore, network: CompiledNetwork, told: list[int], timeout: float
+) -> None:
+    left: dict[int, int | None] = dict.fromkeys(range(len(told)))
+    try:
+        async with asyncio.timeout(timeout):
+            while left:
+                for partition in tuple(left):
+                    reply = await store.status(partition)
+                    left[partition] = open_streams(reply, network, told[partition])
+                    if left[partition] == 0:
+                        del left[partition]
+                await asyncio.sleep(_ASK_AGAIN_S if left else 0)
+    except TimeoutError as error:
+        raise RemoveError(_still_open(network.name, left, timeout)) from error
+
+
+def _still_open(name: str, left: Mapping[int, int | None], timeout: float) -> str:
+    silent = sorted(partition for partition, n in left.items() if n is None)
+    n_open = sum(n or 0 for n in left.values())
+    why = [f"{n_open} of its streams have not ended"] if n_open else []
+    if silent:
+        why.append(f"its ingest does not answer on partitions {', '.join(map(str, silent))}")
+    return (
+        f"Network {name} takes no new streams, but after {timeout:g} s {' and '.join(why)}: "
+        "have the streams ended, look at `spikerouter status`, and remove it again."
+    )
+
+
+async def _take_away(
+    store: RedisStore,
+    network: CompiledNetwork,
+    networks: Mapping[str, CompiledNetwork],
+    partitions: int,
+) -> Removed:
+    own = own_operators(network, networks)
+    tasks: list[TaskId] = []
+    for partition in range(partitions):
+        reply = await store.status(partition)
+        tasks += [row.task for row in reply.tasks if row.task.operator in own]
+    for task in tasks:  # 4
+        await store.remove_task(task)
+    for operator in sorted(own):
+        await store.remove_artifact(operator)
+    await store.remove_manifest(network.name)  # 5
+    return Removed(network.name, len(tasks), len(own))

@@ -1,0 +1,149 @@
+"""Two networks share a backbone: what becomes of one never shows in the other's bits."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from loadtest.recovery import Observer
+from router.client import Publisher, ResultReader, partition_of
+from router.deploy import deploy
+from router.removal import RemoveError, own_operators, remove
+from router.settings import Settings
+from router.store.redis import RedisStore
+from router.supervisor import Stack, StackOptions
+from tests.e2e.conftest import Served, log_workers
+from topologies.compiled import CompiledNetwork
+
+pytestmark = [pytest.mark.e2e, pytest.mark.serial]
+
+Heads = Mapping[str, CompiledNetwork]
+_PARTITIONS = 2
+
+
+@asynccontextmanager
+async def serving(
+    heads: Heads, settings: Mapping[str, object] | None = None, **options: Any
+) -> AsyncIterator[Served]:
+    changes = {"partitions": _PARTITIONS, "log_level": "INFO", **(settings or {})}
+    stack_options = StackOptions(networks=tuple(heads.values()), gateway=False, **options)
+    async with Stack(Settings.load(**changes), stack_options, log=log_workers) as stack:
+        await stack.wait_ready()
+        async with (
+            Observer(stack.settings) as observer,
+            Publisher.of(stack.settings) as publisher,
+            ResultReader.of(stack.settings) as reader,
+        ):
+            for network in heads.values():
+                await reader.follow(network.name, network.input.name, network.outputs.every)
+            yield Served(heads, stack, observer, publisher, reader)
+
+
+async def holder_of(served: Served, operator: str, stream: str) -> str:
+    """The worker that has the operator in the stream's partition."""
+    partition = partition_of(stream, _PARTITIONS)
+    owners = await served.observer.settled(quiet_s=0.3)
+    return next(w for t, w in owners.items() if (t.operator, t.partition) == (operator, partition))
+
+
+def backbone(heads: Heads) -> list[str]:
+    """The operators that both networks have, ingest first."""
+    one, two = heads.values()
+    return [n.operator for n in one.nodes.values() if n.operator in two.summaries]
+
+
+async def tasks_of(settings: Settings, operators: set[str]) -> set[int]:
+    """The generations of the tasks of these operators."""
+    async with RedisStore.of(settings) as store:
+        replies = [await store.status(p) for p in range(_PARTITIONS)]
+    rows = [row.task for reply in replies for row in reply.tasks]
+    return {task.generation for task in rows if task.operator in operators}
+
+
+async def test_both_networks_outlive_the_host_of_an_operator_that_they_share(heads: Heads) -> None:
+    shared = backbone(heads)
+    assert len(shared) == 4
+    async with serving(heads, n_workers=3) as served:
+        victim = await holder_of(served, shared[2], "s")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(served.stream("s", 80, 3.0, "one", "two"))
+            group.create_task(served.requests("r", 60, "one", "two"))
+            await asyncio.sleep(1.0)
+            served.stack.kill_worker(victim, signal.SIGKILL, restart=False)
+        after = await holder_of(served, shared[2], "s")
+        assert after not in ("", victim)
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(300)
+async def test_torch_takes_over_from_numpy_in_the_middle_of_a_stream(heads: Heads) -> None:
+    backends = {"worker-1": {"backend": "numpy"}, "worker-2": {"backend": "torch"}}
+    patient = {"lease_ttl_ms": 5000, "store_timeout_s": 10.0, "progress_deadline_s": 200.0}
+    async with serving(heads, patient, n_workers=2, worker_settings=backends) as served:
+        owners = await served.observer.settled(quiet_s=0.5, timeout_s=100.0)
+        partition = partition_of("s", _PARTITIONS)
+        taken = {
+            task for task, worker in owners.items()
+            if worker == "worker-1" and task.partition == partition
+        }  # fmt: skip
+        assert taken & {t for t in owners if t.operator in backbone(heads)[1:]}
+        await served.send("s", range(20), 40, "one", "two")
+        await served.requests("r", 4, "one", "two")
+        killed_at = time.time() * 1000
+        served.stack.kill_worker("worker-1", signal.SIGKILL, restart=False)
+        back = await served.observer.recovered(taken, killed_at, timeout_s=100.0)
+        assert {back[task].previous for task in taken} == {"worker-1"}
+        await served.send("s", range(20, 40), 40, "one", "two")
+        await served.compare("s", 40, "one", "two")
+
+
+async def test_a_network_comes_and_goes_while_streams_of_another_run(heads: Heads) -> None:
+    own = own_operators(heads["two"], heads)
+    assert len(own) == 1
+    async with serving(heads, n_workers=2) as served:
+        settings = served.stack.settings
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(served.stream("s", 200, 10.0, "one"))
+            await served.requests("before", 20, "one", "two")
+            done = await remove(settings, "two", timeout=20.0)
+            assert (done.n_tasks, done.n_operators) == (_PARTITIONS, 1)
+            assert await tasks_of(settings, own) == set()
+            await served.requests("between", 20, "one")
+            await deploy(settings, [heads["two"]], partitions=_PARTITIONS)
+            assert await tasks_of(settings, own) == {1}
+            assert await tasks_of(settings, set(backbone(heads))) == {0}
+            await served.requests("after", 20, "one", "two")
+            assert not running.done()
+
+
+async def test_an_open_stream_holds_back_the_removal_of_its_network(heads: Heads) -> None:
+    async with serving(heads, n_workers=1) as served:
+        settings = served.stack.settings
+        await served.send("s", range(5), 10, "one", "two")
+        with pytest.raises(RemoveError, match="1 of its streams have not ended"):
+            await remove(settings, "two", timeout=6.0)
+        await served.send("s", range(5, 10), 10, "one", "two")
+        await served.compare("s", 10, "one", "two")
+        assert (await remove(settings, "two", timeout=20.0)).network == "two"
+
+
+async def test_the_last_network_of_an_input_can_be_removed_and_deployed_again(
+    heads: Heads,
+) -> None:
+    """What the input holds of its first life is not served a second time."""
+    alone = {"one": heads["one"]}
+    async with serving(alone, n_workers=1) as served:
+        settings = served.stack.settings
+        await served.requests("first", 20, "one")
+        await remove(settings, "one", timeout=20.0)
+        await deploy(settings, [heads["one"]], partitions=_PARTITIONS)
+        await served.requests("second", 20, "one")
+        async with RedisStore.of(settings) as store:
+            replies = [await store.status(p) for p in range(_PARTITIONS)]
+        ingest = heads["one"].nodes[heads["one"].input.node].operator
+        rows = [row for reply in replies for row in reply.tasks if row.task.operator == ingest]
+        assert {row.task.generation for row in rows} == {1}
