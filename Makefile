@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -q
 JOBS ?= 2
 EXTRAS := torch or brian2 or monitor or loadtest
 
-.PHONY: help demo kafka simulate test test-servers test-images check lint test-extras install-demo install-test install-check clean
+.PHONY: help demo kafka simulate faults test test-servers test-faults test-images check lint test-extras install-demo install-test install-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -34,14 +34,19 @@ kafka: install-demo ## start Apache Kafka on this machine; BROKERS=3 for a clust
 simulate: install-test ## seeded worlds of the task protocol on all cores; SEEDS=100000 SEED=0
 	@$(BIN)/python -m loadtest.simulate --seeds $(or $(SEEDS),100000) --seed $(or $(SEED),0) $(SIMULATE)
 
+# The seed is printed first; APACHE=1 for three real brokers; FAULTS takes more options (--help).
+faults: install-test ## break a running stack 1,000 times on purpose, see that no bit changes; SEED=
+	@$(BIN)/python -m loadtest.faults --faults 1000 $(if $(SEED),--seed $(SEED)) $(if $(APACHE),--apache) $(FAULTS)
+
 test: install-test ## all tests that need neither PyTorch nor a real server
-	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not servers and not images and not ($(EXTRAS))"
-	$(PYTEST) -m "serial and not servers and not images and not ($(EXTRAS))"
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not servers and not faults and not images and not ($(EXTRAS))"
+	$(PYTEST) -m "serial and not servers and not faults and not images and not ($(EXTRAS))"
 
 check: install-check ## what CI runs: lint, types, import rules, all tests
 	$(MAKE) lint
 	$(MAKE) test
 	$(MAKE) test-servers
+	$(MAKE) test-faults
 	$(MAKE) test-extras
 
 lint: install-check ## ruff, mypy, import rules
@@ -50,7 +55,10 @@ lint: install-check ## ruff, mypy, import rules
 	$(BIN)/lint-imports
 
 test-servers: install-test ## the tests on Apache Kafka and redis-server (Java 17, mvn, openssl)
-	$(PYTEST) -m "servers and not ($(EXTRAS))"
+	$(PYTEST) -m "servers and not faults and not ($(EXTRAS))"
+
+test-faults: install-test ## a few minutes of faults in real processes, some on Apache Kafka; SEED=
+	$(PYTEST) -m faults
 
 test-images: install-test ## the install steps of all images, in clean virtual environments (slow)
 	$(PYTEST) -m images
