@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 import typer
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,10 +15,20 @@ from rich.console import Console
 
 from router.client import ReaderFailed
 from router.lookup import deployed_networks, find_network
+from router.record_files import MAGIC
 from router.security import kafka_options
 from router.settings import Settings
 from router.topics import DEAD_LETTER, out_topic
-from router.views import DeadLetterView, FrameView, InputView, Raw, ResultView, View, edges_of
+from router.views import (
+    DeadLetterView,
+    FrameView,
+    InputView,
+    Raw,
+    ResultView,
+    View,
+    edges_of,
+    native_entries,
+)
 from topologies.errors import SpikeRouterError
 
 __all__ = ["ConsumeCommandError", "consume_command"]
@@ -49,11 +59,16 @@ def consume_command(
     offset: Annotated[
         int | None, typer.Option(min=0, help="Begin at this offset of --partition.")
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many lines.")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="End after so many lines or records.")
+    ] = None,
     until_idle: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", min=0.0, help="End when nothing came for so long."),
     ] = None,
+    native: Annotated[
+        bool, typer.Option("--native", help="Write an input as a file that publish reads.")
+    ] = False,
     kafka: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka.")] = None,
     redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey.")] = None,
 ) -> None:
@@ -64,10 +79,12 @@ def consume_command(
     """
     if offset is not None and (partition is None or from_beginning):
         raise ConsumeCommandError("--offset needs --partition, and excludes --from-beginning.")
+    if native and not source.startswith("snn.in."):
+        raise ConsumeCommandError(f"--native is for inputs, snn.in.<input>, not for {source!r}.")
     changes: dict[str, object] = {"kafka": kafka, "redis": redis}
     settings = Settings.load(**{key: value for key, value in changes.items() if value is not None})
     wanted = _Wanted(from_beginning, partition, offset, until_idle)
-    asyncio.run(_consume(settings, source, wanted, count))
+    asyncio.run(_consume(settings, source, wanted, count, native=native))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +97,30 @@ class _Wanted:
     until_idle: float | None
 
 
-async def _consume(settings: Settings, source: str, wanted: _Wanted, count: int | None) -> None:
+async def _consume(
+    settings: Settings, source: str, wanted: _Wanted, count: int | None, *, native: bool
+) -> None:
     topic, view = await _opened(settings, source)
+    out = sys.stdout.buffer
+    if native:
+        out.write(MAGIC)
     async with _TopicReader(settings, topic, wanted) as reader:
         try:
             async for raw in reader.records():
-                for line in view.lines(raw):
-                    print(json.dumps(line, ensure_ascii=False))
+                for piece in native_entries(raw) if native else map(_json_line, view.lines(raw)):
+                    out.write(piece)
                     count = None if count is None else count - 1
                     if count == 0:
                         return
                 if reader.is_at_end:
-                    sys.stdout.flush()
+                    out.flush()
         finally:
-            sys.stdout.flush()
+            out.flush()
             _tell(view, topic, reader.n_lost)
+
+
+def _json_line(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
 async def _opened(settings: Settings, source: str) -> tuple[str, View]:

@@ -13,7 +13,7 @@ import numpy as np
 from router import deadletter
 from router.deadletter import DeadLetter, DeadLetterError
 from router.payload import PayloadError, count_active, unpack, unpack_result
-from router.record_files import line_of
+from router.record_files import line_of, pack_entry
 from router.records import Data, RecordError, parse_record
 from router.results import ResultTable
 from router.wire import Batch, Kind, WireError, decode_frame
@@ -28,6 +28,7 @@ __all__ = [
     "ResultView",
     "View",
     "edges_of",
+    "native_entries",
 ]
 
 Line = dict[str, Any]
@@ -64,6 +65,20 @@ class InputView:
             yield {**_place(raw), "kind": "data", "record": line_of(record)}
         else:
             yield {**_place(raw), "kind": type(record).__name__.lower(), **asdict(record)}
+
+
+def native_entries(raw: Raw) -> Iterator[bytes]:
+    """What a producer said in a record of ``snn.in.<input>``, as it stands in a native file.
+
+    A request without an id gets the name that ingest gave it. Records of the system, and what is no
+    record, are left out.
+    """
+    try:
+        record = parse_record(raw.key, raw.value, raw.partition, raw.offset)
+    except RecordError:
+        return
+    if isinstance(record, Data):
+        yield pack_entry(record)
 
 
 class DeadLetterView:

@@ -116,6 +116,26 @@ def test_standard_input_may_be_a_native_file(kafka: str, run: Run, fresh_name: F
     assert [line["record"]["until"] for line in told] == list(range(1, 300))
 
 
+def test_an_input_that_was_kept_is_published_again_as_it_was(
+    kafka: str, run: Run, fresh_name: FreshName, tmp_path: Path
+) -> None:
+    one, two, kept = fresh_name("in"), fresh_name("in"), tmp_path / "kept.snn"
+    (tmp_path / "lines.jsonl").write_text(
+        '{"stream": "cam", "events": [[0, 3]], "until": 4}\n{"id": "a", "data": [1.5, 2]}\n'
+    )
+    assert run("publish", str(tmp_path / "lines.jsonl"), "--input", one)[0] == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "router.cli", "consume", f"snn.in.{one}", "--kafka", kafka,
+         "--native", "--from-beginning", "--until-idle", "0"],
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    kept.write_bytes(done.stdout)
+    assert run("publish", str(kept), "--input", two)[0] == 0
+    told = [sorted(map(str, shown(run, f"snn.in.{name}"))) for name in (one, two)]
+    assert told[0] == told[1]
+    assert len(told[0]) == 2
+
+
 def test_samples_are_published_as_requests_of_the_network(
     run: Run, network: str, tmp_path: Path
 ) -> None:
@@ -261,6 +281,7 @@ def test_a_topic_that_is_not_there_is_told_and_not_made(
         (["consume", "nobody"], "No network 'nobody' is deployed"),
         (["consume", "snn.nothing"], "'snn.nothing' is no topic of the system; legal are"),
         (["consume", "snn.dead-letter", "--offset", "3"], "--offset needs --partition"),
+        (["consume", "snn.dead-letter", "--native"], "--native is for inputs, snn.in.<input>"),
     ],
 )
 def test_what_is_not_legal_ends_in_a_sentence(

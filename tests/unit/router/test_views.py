@@ -10,7 +10,7 @@ import pytest
 from router import deadletter
 from router.deadletter import DeadLetter
 from router.payload import pack, pack_result
-from router.record_files import line_of
+from router.record_files import MAGIC, AnyFile, line_of
 from router.records import Data, Era, Kill, Record, Route, encode_record, parse_line, record_key
 from router.views import (
     DeadLetterView,
@@ -21,6 +21,7 @@ from router.views import (
     ResultView,
     View,
     edges_of,
+    native_entries,
 )
 from router.wire import Batch, Frame, Kind, StreamId, encode_frame
 from topologies.compiler import compile_network
@@ -180,3 +181,18 @@ def test_a_stream_that_was_aborted_tells_its_error() -> None:
 def test_results_that_begin_within_a_stream_are_numbered_by_their_step() -> None:
     (line,) = lines(ResultView("net", 4, 4), frame(emitted(5, [9])))
     assert (line["index"], line["start"]) == (5, 20)
+
+
+def test_what_producers_said_can_be_kept_as_a_native_file_and_read_again() -> None:
+    request = encode_record(Data("x", request=True, until=4)).replace(b"\xa2id\xa1x", b"")
+    request = bytes([request[0] - 1]) + request[1:]  # a map without the id
+    raws = [
+        Raw(2, 0, None, encode_record(Route(("a",)))),
+        Raw(2, 1, b"cam", encode_record(EVENTS)),
+        Raw(2, 2, b"cam", b"no record"),
+        Raw(2, 3, None, request),
+    ]
+    reader = AnyFile("other")
+    entries = list(reader.feed(MAGIC + b"".join(e for raw in raws for e in native_entries(raw))))
+    named = Data("2-3", request=True, until=4)
+    assert [entry.record for entry in entries] == [EVENTS, named]
