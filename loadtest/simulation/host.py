@@ -84,6 +84,8 @@ class Host:
     def learn(self) -> None:
         """Look up which networks there are."""
         if not self.gone and self.world.deployment.has(self.task):
+            self.is_clean = False
+            self._is_stirred = True
             self.tenant.update(self.world.deployment.spec(self.task))  # type: ignore[attr-defined]
             self.subscribe()
             self.wake(1)
@@ -121,14 +123,14 @@ class Host:
         """Whether there is more to do right away."""
         more = False
         if not self.giving:
-            more = self._fetch()
+            self._fetch()
             if self._is_ingest:
                 self.tenant.tick(self.world.clock.now / 1000)
-            if not self.busy:
-                more = self._work() or more
+            more = not self.busy and self._work()
             if self.gone:
                 return False
             self.tenancy.is_caught_up()
+            more = more or self._has_unread()
         if self._is_stirred or self._is_ingest:
             self._is_stirred = False
             self._send()
@@ -136,23 +138,26 @@ class Host:
             self._checkpoint()
         return more
 
-    def _fetch(self) -> bool:
+    def _fetch(self) -> None:
         """Deliver what has arrived: some topics now, some later."""
         clock = self.world.clock
         if self.worker.cut_off_until > clock.now:
-            return True
+            return
         paused = self.tenant.paused_topics
-        more = False
         for log in self.logs:
             topic = log.place.topic
             if self.at[topic] >= len(log.records) or topic in paused:
                 continue
-            if log.away_until > clock.now or not clock.draw(4):
-                more = True
-                continue
-            self._deliver(topic, log)
-            more = more or self.at[topic] < log.end
-        return more
+            if log.away_until <= clock.now and clock.draw(4):
+                self._deliver(topic, log)
+
+    def _has_unread(self) -> bool:
+        """Whether records are there that may be delivered, or could be but for a fault."""
+        for log in self.logs:
+            topic = log.place.topic
+            if self.at[topic] < len(log.records) and topic not in self.tenant.paused_topics:
+                return True
+        return False
 
     def _deliver(self, topic: str, log: Log) -> None:
         tenant, at = self.tenant, self.at
@@ -225,6 +230,7 @@ class Host:
 
     def _send(self) -> None:
         for index, output in self.tenancy.take_outputs():
+            self.is_clean = False
             self.worker.producer.send(self, index, output)
 
     def acknowledged(self, index: int) -> None:
@@ -242,10 +248,17 @@ class Host:
             self._given()
             return
         self._said_last = self.giving
-        self.is_clean = not self.tenancy.begin()
-        self._send()
-        self._next_commit = self.world.clock.now + self.world.plan.tuning.commit_every_ms
-        self._plan()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Commit what there is; `is_clean` until something happens."""
+        begun = self.tenancy.begin()
+        if begun:
+            self._send()
+        self.is_clean = True
+        if begun:
+            self._next_commit = self.world.clock.now + self.world.plan.tuning.commit_every_ms
+            self._plan()
 
     def _note_aborts(self) -> None:
         """A checkpoint right after an abort is the one that must not overtake it (14)."""
@@ -322,9 +335,12 @@ class Host:
             self.drop()
             self.worker.book.drop(self.task)
             return
-        if not self.busy and self.tenant.work() is not None:
+        if self.giving or (not self.busy and self.tenant.work() is not None):
             self.wake(1)  # it may have waited for this (19)
+        elif self.is_clean and outcome is CommitOutcome.OK:
+            self._begin()  # what ended is deleted one commit later
         else:
+            self.is_clean = False
             self._wake_to_commit()
 
     # ---- the end ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-_TICK_MS = 20
+_TICK_MS = 25
 _SUSPECT_AFTER = 2
 """Owners in a row that died with one window in hand, as in `workers/host.py` (28)."""
 
@@ -36,7 +36,7 @@ class Worker:
         self._is_ticking = True
         self.book = LeaseBook(
             name, range(world.plan.n_partitions), world.plan.ttl_ms,
-            kinds=("ingest", "synaptic"), new_token=world.new_token, limit=2, alone=alone,
+            kinds=("ingest", "synaptic"), new_token=world.new_token, alone=alone,
         )  # fmt: skip
         world.note(f"{name} starts{f' alone for {short(alone)}' if alone else ''}")
         self._tick()

@@ -89,7 +89,7 @@ class World:
         if self._is_over():
             self.clock.stop()
         else:
-            self.clock.after(20, self._look)
+            self.clock.after(30, self._look)
 
     def _is_over(self) -> bool:
         return not self.checker.missing() and not self.rest.unrest()
