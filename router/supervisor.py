@@ -30,6 +30,7 @@ from router.processes import ServerError
 from router.redis_server import RedisServer
 from router.settings import Settings
 from router.status import StatusRows, status_rows
+from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 from topologies.compiled import CompiledNetwork
 from topologies.errors import SpikeRouterError
@@ -420,7 +421,10 @@ class Stack:
             self.log(name, rest.decode(errors="replace").rstrip())
 
     async def _is_ready(self) -> bool:
-        status = await self.status()
+        try:
+            status = await self.status()
+        except StoreUnavailable:  # it may be starting itself, or away for a while
+            return False
         alive = {worker.worker for worker in status.workers if worker.alive}
         wanted = {name for name, worker in self.workers.items() if not worker.unwanted.is_set()}
         return status.ready and wanted <= alive
