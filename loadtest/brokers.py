@@ -4,10 +4,11 @@
    three with a copy on each.
 2. Topics: a dozen are made at once, with four partitions each.
 3. SIGKILL under load: 20,000 numbered records go to six partitions of three brokers, at a steady
-   pace, through one idempotent producer. One broker is killed on the way and started again. Then every record is read back: lost, doubled, or out of order? The stop is the
-   longest time between two acknowledgements of a partition that the dead broker led. Each broker is
-   killed once, so one of them was the active controller. This is done with Kafka's own times and
-   with those of `router.apache_config`.
+   pace, through one idempotent producer. One broker is killed on the way and started again. Then
+   every record is read back: lost, doubled, or out of order? The stop is the longest time between
+   two acknowledgements of a partition that the dead broker led. Each broker is killed once, so one
+   of them was the active controller. This is done with Kafka's own times and with those of
+   `router.apache_config`.
 """
 
 import asyncio

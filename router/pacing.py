@@ -1,8 +1,9 @@
 """How far a publisher may run ahead of ingest, so that the broker drops nothing unread. Pure.
 
 Kafka keeps a topic's newest bytes, read or not. Ingest limits what it has in flight, so its input
-waits in the topic (PROTOCOL 18): who publishes faster than it reads has to wait as well. The gateway
-tells its clients so with a 429; a publisher that knows how far ingest has read can simply wait.
+waits in the topic (PROTOCOL 18): who publishes faster than it reads has to wait as well. The
+gateway tells its clients so with a 429; a publisher that knows how far ingest has read can simply
+wait.
 """
 
 from collections import deque
