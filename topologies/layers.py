@@ -14,7 +14,7 @@ from topologies.stages.base import NO_ARRAYS, Array, Stage, StageError, ValueTyp
 from topologies.stages.common import pair
 from topologies.stages.loop import Loop
 from topologies.stages.pool import SumPool
-from topologies.stages.reshape import Reshape, Select
+from topologies.stages.reshape import Reshape, Rows, Select
 from topologies.stages.table import KINDS
 
 __all__ = ["LAYERS", "layer_class"]
@@ -93,7 +93,7 @@ LAYERS: Mapping[str, type[Stage]] = {
     **{
         kind: cls
         for kind, cls in KINDS.items()
-        if cls.role in ("linear", "neuron") and cls not in (Select, Loop)
+        if cls.role in ("linear", "neuron") and cls not in (Select, Rows, Loop)
     },
     **{cls.kind: cls for cls in (_AvgPool, _Flatten, _BatchNorm)},
 }

@@ -119,6 +119,20 @@ class Program:
         """
         return self._granule(len(self.stages) - 1)
 
+    def row_granule(self) -> int | None:
+        """Groups within one channel begin and end at multiples of this many outputs: its rows.
+
+        None: the program gives no channels of rows, or has a stage that is not cut so.
+        """
+        shape = self.output.shape
+        if len(shape) != 3 or shape[1] < 2 or self.granule() is None:
+            return None
+        try:
+            self.slice(shape[2], 2 * shape[2])
+        except StageError:
+            return None
+        return shape[2]
+
     def _granule(self, index: int) -> int | None:
         stage, inputs = self.stages[index], self.inputs_of(index)
         granule = stage.granule(inputs)
@@ -146,7 +160,8 @@ class Program:
     def slice(self, lo: int, hi: int) -> Program:
         """The part that computes the flattened outputs [lo, hi), from the same full ports.
 
-        Raises StageError when lo and hi are no multiples of `granule()`.
+        Raises StageError when lo and hi are no multiples of `granule()`, nor in one channel and
+        multiples of `row_granule()`.
         """
         if (lo, hi) == (0, self.output.n):
             return self
@@ -165,6 +180,10 @@ class Program:
                     reads.append((source,))
                     source = len(stages) - 1
                 mine.append(source)
+            if part.before is not None:
+                stages.append(part.before)
+                reads.append(tuple(mine))
+                mine = [len(stages) - 1]
             stages.append(part.stage)
             reads.append(tuple(mine))
             place[index] = len(stages) - 1

@@ -1,8 +1,9 @@
 """Cut an operator into synapse groups that fit a capacity.
 
 A group is a run of the operator's outputs with all incoming synapses and state. Convolutions are
-cut between channels, linear layers between rows; ingest and readout are never cut. The groups of an
-operator are as few as fit, and as equal as its granules (whole channels, single rows) allow.
+cut between channels and, where one channel alone is too large, between rows of every channel;
+attention between heads, linear layers between rows; ingest and readout are never cut. The groups of
+an operator are as few as fit, and as equal as its granules (whole channels, single rows) allow.
 """
 
 from collections.abc import Callable
@@ -56,6 +57,20 @@ def fewest_groups(
         groups = split(n, granule, count)
         if all(fits(group) for group in groups):
             return groups
+    return _by_rows(operator, n, granule, fits)
+
+
+def _by_rows(
+    operator: Operator, n: int, channel: int, fits: Callable[[Group], bool]
+) -> tuple[Group, ...] | None:
+    """Each channel in as few equal runs of rows as all fit."""
+    row = operator.program.row_granule()
+    for parts in range(2, channel // row + 1) if row else ():
+        runs = split(channel, row or 1, parts)
+        groups = [(base + run.lo, base + run.hi) for base in range(0, n, channel) for run in runs]
+        found = tuple(Group(index, lo, hi) for index, (lo, hi) in enumerate(groups))
+        if all(fits(group) for group in found):
+            return found
     return None
 
 
@@ -75,7 +90,7 @@ def cut_groups(operator: Operator, capacity: Capacity | None, label: str = "") -
 
 
 def _sentence(operator: Operator, capacity: Capacity, label: str) -> str:
-    granule = operator.program.granule()
+    granule = operator.program.row_granule() or operator.program.granule()
     cost = operator.cost
     limits = f"{capacity.neurons or 'any'} neurons and {capacity.synapses or 'any'} synapses"
     if granule is None:

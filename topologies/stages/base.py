@@ -10,7 +10,7 @@ One module per family of kinds; each exports `STAGES`, the tuple of its classes:
     conv.py       conv2d                        conv1d.py     conv1d
     linear.py     linear                        scale.py      scale
     graph.py      graph                         pool.py       max_pool, sum_pool
-    reduce.py     reduce                        reshape.py    reshape, select
+    reduce.py     reduce                        reshape.py    reshape, select, rows
     add.py        add                           multiply.py   multiply
     attention.py  ssa                           requantise.py requantise
     neuron.py     if, lif                       plif.py       plif
@@ -143,10 +143,12 @@ class Slice:
     """The part of a stage that computes some of its outputs.
 
     `reads[i]` is the range of flattened values that it needs of input i: `None` for all of them.
+    `before` stands between a single input and the stage: what it needs is no range then.
     """
 
     stage: Stage
     reads: tuple[tuple[int, int] | None, ...]
+    before: Stage | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from topologies.stages.common import (
     spatial_shape,
     windows,
 )
+from topologies.stages.reshape import Rows
 from topologies.stages.weighted import Weighted
 
 __all__ = ["STAGES", "Conv2d", "convolution_faults"]
@@ -129,8 +130,10 @@ class Conv2d(Weighted):
         return self.out_type(inputs).n // len(self.weight) * per_group
 
     def slice(self, inputs: Sequence[ValueType], lo: int, hi: int) -> Slice:
-        """The output channels of [lo, hi)."""
+        """The output channels of [lo, hi), or some rows of one channel."""
         granule, out = self.granule(inputs), self.out_type(inputs)
+        if self._is_rows(out, lo, hi):
+            return self._rows(out, lo, hi)
         if lo % granule or hi % granule or not 0 <= lo < hi <= out.n:
             raise StageError(f"A conv2d of {out.n} outputs has no slice [{lo}, {hi}).")
         positions = out.n // len(self.weight)
@@ -142,6 +145,28 @@ class Conv2d(Weighted):
         first, last = lo // granule, hi // granule
         part = replace(part, channel_groups=last - first)
         return Slice(part, ((first * width, last * width),))
+
+    def _is_rows(self, out: ValueType, lo: int, hi: int) -> bool:
+        channel, row = out.n // len(self.weight), out.shape[2]
+        within = 0 <= lo < hi <= out.n and lo // channel == (hi - 1) // channel
+        return (
+            within and hi - lo < channel and lo % row == hi % row == 0 and self.channel_groups == 1
+        )
+
+    def _rows(self, out: ValueType, lo: int, hi: int) -> Slice:
+        """Output row r sees input rows from r * stride - padding on, as many as it reaches."""
+        height, width = out.shape[1:]
+        channel, first = divmod(lo // width, height)
+        last = first + (hi - lo) // width - 1
+        top = first * self.stride[0] - self.padding[0]
+        bottom = last * self.stride[0] - self.padding[0] + self.reach[0]
+        part = replace(
+            self,
+            weight=self.weight[channel : channel + 1],
+            bias=self.bias[channel : channel + 1],
+            padding=(0, self.padding[1]),
+        )
+        return Slice(part, (None,), Rows(top, bottom))
 
 
 def convolution_faults(

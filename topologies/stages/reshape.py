@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from topologies.stages.base import (
     Array,
     Clock,
@@ -20,7 +22,7 @@ from topologies.stages.base import (
 )
 from topologies.stages.common import one_input
 
-__all__ = ["STAGES", "Reshape", "Select"]
+__all__ = ["STAGES", "Reshape", "Rows", "Select"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,4 +118,47 @@ class Select(Stage):
         return flat[:, :, self.lo : self.hi].reshape(*x.shape[:2], *part.shape), state
 
 
-STAGES: tuple[type[Stage], ...] = (Reshape, Select)
+@dataclass(frozen=True, eq=False)
+class Rows(Stage):
+    """Rows [lo, hi) of every channel, (C, H, W) -> (C, hi - lo, W); those beyond are zeros.
+
+    What a synapse group of some rows of a convolution sees of its input, padding included.
+    """
+
+    kind: ClassVar[str] = "rows"
+    timeless: ClassVar[bool] = True
+
+    lo: int
+    hi: int
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """From lo and hi."""
+        return cls(params["lo"], params["hi"])
+
+    def params(self) -> dict[str, Json]:
+        """The range."""
+        return {"lo": self.lo, "hi": self.hi}
+
+    def out_type(self, inputs: Sequence[ValueType]) -> ValueType:
+        """As many rows as asked for; the range of the values has 0 in it."""
+        value = one_input(self.kind, inputs)
+        if len(value.shape) != 3 or self.lo >= self.hi:
+            raise StageError(f"No rows [{self.lo}, {self.hi}) of values of shape {value.shape}.")
+        shape = (value.shape[0], self.hi - self.lo, value.shape[2])
+        return ValueType(shape, min(0, value.low), max(0, value.high), value.unit)
+
+    def run(
+        self, inputs: Sequence[Array], state: tuple[Array, ...], clock: Clock
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """(B, T, C, H, W) -> (B, T, C, hi - lo, W) in the input's dtype."""
+        (x,) = inputs
+        height = x.shape[3]
+        out = np.zeros((*x.shape[:3], self.hi - self.lo, x.shape[4]), x.dtype)
+        first, last = max(self.lo, 0), min(self.hi, height)
+        if first < last:
+            out[..., first - self.lo : last - self.lo, :] = x[..., first:last, :]
+        return out, state
+
+
+STAGES: tuple[type[Stage], ...] = (Reshape, Select, Rows)

@@ -12,6 +12,7 @@ from topologies.stages.base import ValueType
 from topologies.stages.conv import Conv2d
 from topologies.stages.linear import Linear
 from topologies.stages.neuron import If
+from topologies.stages.pool import MaxPool
 
 Make = Callable[..., Network]
 MakeLayer = Callable[..., Layer]
@@ -62,9 +63,33 @@ def test_convolutions_are_cut_between_channels() -> None:
     assert [(g.lo, g.hi) for g in groups] == [(0, 32), (32, 64), (64, 96)]
 
 
-def test_channel_larger_than_the_capacity_is_refused_with_its_size() -> None:
-    with pytest.raises(CapacityError, match=r"smallest group \(16 outputs\) needs 16 neurons"):
-        cut_groups(conv(), Capacity(neurons=15), "conv1")
+def test_channels_larger_than_the_capacity_are_cut_between_rows() -> None:
+    groups = cut_groups(conv(2), Capacity(neurons=15))
+    assert [(g.lo, g.hi) for g in groups] == [(0, 8), (8, 16), (16, 24), (24, 32)]
+    assert [g.index for g in groups] == [0, 1, 2, 3]
+
+
+def test_row_larger_than_the_capacity_is_refused_with_its_size() -> None:
+    with pytest.raises(CapacityError, match=r"smallest group \(4 outputs\) needs 4 neurons"):
+        cut_groups(conv(), Capacity(neurons=3), "conv1")
+
+
+def test_group_of_rows_has_the_synapses_of_its_own_outputs() -> None:
+    operator = conv(2)
+    whole = operator.program.slice(0, 16).cost
+    rows = [operator.program.slice(lo, lo + 4).cost for lo in range(0, 16, 4)]
+    assert sum(cost.n_synapses for cost in rows) == whole.n_synapses
+    assert sum(cost.n_neurons for cost in rows) == whole.n_neurons == 16
+
+
+def test_operator_with_a_pool_is_cut_between_channels_only() -> None:
+    weight = np.ones((2, 1, 3, 3), np.int8)
+    stage = Conv2d(weight, np.zeros(2, np.int64), 0, "float32", padding=(1, 1))
+    stages = (stage, If(), MaxPool((2, 2), (2, 2)))
+    program = Program((ValueType((1, 4, 4), 0, 1),), stages, ((-1,), (0,), (1,)))
+    assert program.row_granule() is None
+    with pytest.raises(CapacityError, match=r"smallest group \(4 outputs\) needs 16 neurons"):
+        cut_groups(Operator.of(program), Capacity(neurons=15))
 
 
 @pytest.mark.parametrize("capacity", [(0, None), (None, 0)])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from topologies.stages.base import Clock, StageError, ValueType
-from topologies.stages.reshape import Reshape, Select
+from topologies.stages.reshape import Reshape, Rows, Select
 
 CLOCK = Clock(np.zeros(1, np.int64), np.zeros(1, np.bool_))
 X = np.arange(24, dtype=np.int16).reshape(1, 2, 3, 2, 2)
@@ -43,3 +43,19 @@ def test_select_within_a_channel_is_flat() -> None:
 def test_select_beyond_the_values_is_refused() -> None:
     with pytest.raises(StageError, match="No slice"):
         Select(3, 13).out_type([VALUE])
+
+
+def test_rows_beyond_the_image_are_zeros() -> None:
+    y, _ = Rows(-1, 2).run([X], (), CLOCK)
+    assert y.shape[-2] == 3
+    assert not y[..., 0, :].any()
+    assert np.array_equal(y[..., 1:, :], X)
+    below, _ = Rows(VALUE.shape[1], VALUE.shape[1] + 2).run([X], (), CLOCK)
+    assert not below.any()
+
+
+def test_rows_are_those_of_an_image() -> None:
+    with pytest.raises(StageError, match="No rows"):
+        Rows(0, 2).out_type([ValueType((4,), 0, 1)])
+    with pytest.raises(StageError, match="No rows"):
+        Rows(2, 2).out_type([VALUE])
