@@ -266,9 +266,10 @@ class RedisServer:
         return self._process
 
     async def _is_this_one(self) -> bool:
-        """Whether the server that answers is this process: another one may hold the port."""
+        """Whether this process answers (another one may hold the port), with all its data."""
         with contextlib.suppress(*_NOT_YET):
-            return bool((await self.info("server"))["process_id"] == self.pid)
+            if (await self.info("server"))["process_id"] == self.pid:
+                return not (await self.info("persistence"))["loading"]
         return False
 
     async def _ask(self, *command: str) -> Any:
