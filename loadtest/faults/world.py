@@ -52,7 +52,7 @@ class World:
         self.store_lock = asyncio.Lock()
         self.broker_lock = asyncio.Lock()
         self._n_workers = n_workers
-        self._settings = settings
+        self._settings = settings.changed(gateway_port=0)
         self._gateway = gateway
         self._release = release
         self._exits = AsyncExitStack()
