@@ -17,7 +17,7 @@ from topologies.compiler.quantise import Bits
 from topologies.compiler.report import Report, make_report
 from topologies.compiler.saturation import Saturation
 from topologies.errors import SpikeRouterError
-from topologies.loader import find_network, load_network
+from topologies.loader import images_of, load_network
 from topologies.stages.base import Array, ValueType
 
 __all__ = ["CompileCommandError", "Drawing", "GranularityChoice", "compile_command"]
@@ -45,7 +45,10 @@ class Drawing(StrEnum):
 
 def compile_command(
     network: Annotated[
-        str, typer.Argument(help="A name in the zoo, a network file or its folder.")
+        str,
+        typer.Argument(
+            help="A name in the zoo or of a full-size network, a network file or its folder."
+        ),
     ],
     granularity: Annotated[
         GranularityChoice, typer.Option(help="How coarse a service is; never changes a bit.")
@@ -60,7 +63,7 @@ def compile_command(
         Path | None,
         typer.Option(
             help="A safetensors file with `images` and perhaps `labels` to compare on; by default "
-            "test_images.safetensors beside the network file, if it is there."
+            "test_images.safetensors beside the network file, if it is there, or of the zoo."
         ),
     ] = None,
     partitions: Annotated[int, typer.Option(help="Partitions, to count tasks.", min=1)] = 1,
@@ -75,7 +78,7 @@ def compile_command(
     if draw is not None:
         typer.echo(draw_svg(compiled) if draw is Drawing.svg else draw_text(compiled), nl=False)
         return
-    images, labels = _samples(samples or _usual_samples(network))
+    images, labels = _samples(samples or images_of(network))
     console = Console()
     console.print(_heading(compiled))
     console.print(_operators(compiled))
@@ -95,11 +98,6 @@ def _bits(text: str) -> Bits:
     if not text.isdecimal():
         raise CompileCommandError(f"--bits {text}: legal are auto and 2 to 31.")
     return int(text)
-
-
-def _usual_samples(network: str) -> Path | None:
-    path = find_network(network).parent / "test_images.safetensors"
-    return path if path.is_file() else None
 
 
 def _samples(path: Path | None) -> tuple[Array | None, Array | None]:

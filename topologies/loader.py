@@ -13,13 +13,23 @@ from safetensors.numpy import load_file
 from topologies.compiler.check import check_network
 from topologies.document import needs_weights, network_of
 from topologies.errors import SpikeRouterError
+from topologies.full_size import FULL_SIZE
 from topologies.model import Fault, Network, NetworkError
 from topologies.schema import form_faults
 from topologies.stages.base import Array
+from topologies.zoo.entry import Entry
 
-__all__ = ["NetworkNotFound", "find_network", "load_network", "zoo_networks"]
+__all__ = [
+    "NetworkNotFound",
+    "find_network",
+    "images_of",
+    "load_network",
+    "zoo_entry",
+    "zoo_networks",
+]
 
 _FILE = "network.yaml"
+_IMAGES = "test_images.safetensors"
 
 
 class NetworkNotFound(SpikeRouterError, LookupError):
@@ -48,6 +58,19 @@ def zoo_networks() -> tuple[str, ...]:
     return tuple(sorted(entry.parent.name for entry in zoo.glob(f"*/{_FILE}")))
 
 
+def zoo_entry(name: str) -> Entry:
+    """What is known of a network of the zoo (`-` and `_` are one). Raises NetworkNotFound."""
+    folder = _zoo() / name.replace("-", "_")
+    if folder.name not in zoo_networks():
+        raise NetworkNotFound(f"No network {name!r} in the zoo: legal are {_known()}.")
+    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    return Entry.of(folder.name, figures, folder.parent)
+
+
+def _known() -> str:
+    return ", ".join(zoo_networks()) or "none"
+
+
 def _zoo() -> Path:
     return Path(str(resources.files("topologies"))) / "zoo"
 
@@ -61,19 +84,34 @@ def find_network(name: str) -> Path:
     for candidate in (inside, Path(name), Path(name) / _FILE):
         if candidate.is_file():
             return candidate
-    known = ", ".join(zoo_networks()) or "none"
     raise NetworkNotFound(
         f"No network {name!r}: it is neither a file, nor a folder with a {_FILE}, nor a name in "
-        f"the zoo ({known})."
+        f"the zoo ({_known()}), nor one that is built ({', '.join(FULL_SIZE)})."
     )
 
 
 def load_network(name: str | Path) -> Network:
-    """Reads, and checks, the network of a name or path (see `find_network`).
+    """Reads, and checks, the network of a name or path (see `find_network`), or builds it.
 
-    Raises NetworkNotFound, or NetworkError with everything that is wrong.
+    What is built are the names of `topologies.full_size`. Raises NetworkNotFound, or NetworkError
+    with everything that is wrong.
     """
-    path = find_network(str(name))
+    built = FULL_SIZE.get(str(name).replace("-", "_"))
+    return _read(find_network(str(name))) if built is None else built(load_network)
+
+
+def images_of(name: str) -> Path | None:
+    """The test images that come with a network, in its own folder or in another of the zoo."""
+    if name.replace("-", "_") in FULL_SIZE:
+        return None
+    folder = find_network(name).parent
+    images = folder / _IMAGES
+    if folder.parent == _zoo():
+        images = zoo_entry(folder.name).samples
+    return images if images.name == _IMAGES and images.is_file() else None
+
+
+def _read(path: Path) -> Network:
     document = _read_document(path)
     schema = json.loads(resources.files("topologies").joinpath("network.schema.json").read_text())
     faults = form_faults(document, schema)

@@ -84,11 +84,8 @@ def test_compiled_network_says_what_the_trained_one_says(
 
     from topologies.zoo.scnn_digits.train import build, logits
 
-    places = {"conv1": "0", "conv2": "3", "fc1": "7", "fc2": "9"}
-    weights = {}
-    for name, array in load_file(HERE / "weights.safetensors").items():
-        layer, kind = name.split(".")
-        weights[f"{places[layer]}.{kind}"] = torch.from_numpy(array)
+    arrays = load_file(HERE / "weights.safetensors")
+    weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
     net = build()
     net.load_state_dict(weights)
     with torch.no_grad():
