@@ -39,7 +39,9 @@ async def _run(options: argparse.Namespace, seed: int) -> Summary:
         kinds=kinds or (APACHE if options.apache else EMBEDDED),
     )  # fmt: skip
     print("\n".join([f"Schedule of seed {seed}:", *lines(faults)]), file=sys.stderr)
-    contents = make_contents(load_network("scnn_digits"), load_digits()[0])
+    contents = make_contents(
+        load_network("scnn_digits"), load_digits()[0], n_requests=200, n_walks=6, length=240
+    )
     settings = Settings.load(partitions=2, log_level="INFO" if options.log else "WARNING")
     world = World(settings, contents.networks, n_workers=options.workers, apache=options.apache)
     async with world:

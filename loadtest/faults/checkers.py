@@ -142,7 +142,9 @@ def excuse_of(history: History, end: End) -> tuple[Injected, Injected] | None:
 
     The store forgot writes that it had acknowledged, and the worker that still knew was lost.
     """
-    lately = [f for f in history.faults if end.at - _EXCUSED_FOR_S <= f.over and f.began <= end.at]
+    lately = [
+        f for f in history.disturbances if end.at - _EXCUSED_FOR_S <= f.over and f.began <= end.at
+    ]
     for forgot in lately:
         if forgot.kind not in FORGETFUL:
             continue
@@ -165,7 +167,7 @@ def _closed(history: History) -> Iterator[Sent]:
 
 def stale(history: History) -> Iterator[str]:
     """Checkpoints whose number or read positions went backwards, while the store kept its data."""
-    resets = [(f.began, f.over) for f in history.faults if f.kind in FORGETFUL]
+    resets = [(f.began, f.over) for f in history.disturbances if f.kind in FORGETFUL]
     last: dict[str, tuple[float, TaskView]] = {}
     for sample in history.samples:
         for task, view in sample.tasks.items():
@@ -205,7 +207,7 @@ def stopped(history: History) -> Iterator[str]:
 def _is_hit(history: History, worker: str, at: float) -> bool:
     return any(
         (worker in f.hit or "*" in f.hit) and f.began - _LEASE_S <= at <= f.over + _LEASE_S
-        for f in history.faults
+        for f in history.disturbances
     )
 
 

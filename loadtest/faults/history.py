@@ -114,7 +114,10 @@ class Injected(NamedTuple):
 
 @dataclass
 class History:
-    """Everything seen. `expected[content][network]` are the digests of the undisturbed run."""
+    """Everything seen. `expected[content][network]` are the digests of the undisturbed run.
+
+    `unplayed` are faults that could not be injected, or not be healed, as they are described.
+    """
 
     expected: Mapping[str, Mapping[str, tuple[bytes, ...]]] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
@@ -124,6 +127,12 @@ class History:
     samples: list[Sample] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
     faults: list[Injected] = field(default_factory=list)
+    unplayed: list[Injected] = field(default_factory=list)
+
+    @property
+    def disturbances(self) -> list[Injected]:
+        """All that may have stopped something."""
+        return [*self.faults, *self.unplayed]
 
 
 def digest_of_values(values: Array) -> bytes:

@@ -32,6 +32,7 @@ class Summary:
     stack: str
     seconds: float
     faults: Mapping[str, int]
+    n_unplayed: int
     n_records: int
     n_requests: int
     n_streams: int
@@ -67,6 +68,7 @@ def summarise(outcome: Outcome, seed: int, stack: str) -> Summary:
         stack=stack,
         seconds=outcome.seconds,
         faults=Counter(f.kind for f in history.faults),
+        n_unplayed=len(history.unplayed),
         n_records=len(history.sent),
         n_requests=len(first),
         n_streams=len(closed) - len(first),
@@ -102,6 +104,7 @@ def as_text(summary: Summary) -> str:
     """The summary as a Markdown table or two."""
     rows = [
         ("faults injected", summary.n_faults),
+        ("faults that another one was in the way of", summary.n_unplayed),
         ("input records", summary.n_records),
         ("requests", summary.n_requests),
         ("streams", summary.n_streams),

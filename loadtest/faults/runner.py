@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+
 from loadtest.faults.contents import Contents
 from loadtest.faults.history import History, Injected
 from loadtest.faults.hostile import Hostile
@@ -16,11 +19,13 @@ from loadtest.faults.watch import Tap, Watcher
 from loadtest.faults.workload import Pace, Workload
 from loadtest.faults.world import World
 from router.client import Publisher, ResultReader
+from topologies.errors import SpikeRouterError
 
 __all__ = ["Outcome", "play"]
 
 _QUIET_S: Final = 1.0  # under load before the first fault, and after the last
-_TIMEOUT_S: Final = 60.0  # for one fault to be healed
+_TIMEOUT_S: Final = 240.0  # for one fault to be healed: three JVMs that start again take a while
+_NOT_PLAYED: Final = (SpikeRouterError, RedisError, KafkaError, OSError, TimeoutError)
 _SETTLED_S: Final = 90.0
 
 
@@ -104,12 +109,24 @@ async def _one(
 ) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    async with asyncio.timeout(_TIMEOUT_S):
-        done = await NEMESES[fault.kind](world, hostile, fault)
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            done = await NEMESES[fault.kind](world, hostile, fault)
+    except _NOT_PLAYED as error:
+        # Another fault was in its way. It may have done something: so it may be an excuse.
+        text = f"not played to its end: {error!r}"
+        history.unplayed.append(_injected(fault, text, began, ("*",)))
+        say(f"{fault.number:4d}  {fault.kind}: {text[:200]}")
+        return
     if done is None:
         say(f"{fault.number:4d}  {fault.kind}: there was nothing to hit")
         return
     target, hit = done
-    injected = Injected(fault.number, fault.kind, target, began, loop.time(), hit)
+    injected = _injected(fault, target, began, hit)
     history.faults.append(injected)
     say(f"{fault.number:4d}  {fault.kind:14s} {target}, {injected.over - began:.1f} s")
+
+
+def _injected(fault: Fault, target: str, began: float, hit: tuple[str, ...]) -> Injected:
+    over = asyncio.get_running_loop().time()
+    return Injected(fault.number, fault.kind, target, began, over, hit)

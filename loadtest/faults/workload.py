@@ -33,8 +33,8 @@ _BY_GATEWAY: Final = 5  # every so many requests
 class Pace:
     """How much is sent: requests per second, streams at a time per input, records per second."""
 
-    requests: float = 12.0
-    streams: int = 3
+    requests: float = 16.0
+    streams: int = 4
     records: float = 8.0
 
 
