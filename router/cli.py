@@ -154,6 +154,8 @@ def worker(
     backend: Annotated[Backend | None, typer.Option(help="Backend to compute on.")] = None,
     kinds: Annotated[str | None, typer.Option(help="Kinds of operator it hosts.")] = None,
     capacity: Annotated[int | None, typer.Option(help="Neurons plus synapses it holds.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Hardware node it stands for.")] = None,
+    max_tasks: Annotated[int | None, typer.Option(help="Most tasks at once.")] = None,
 ) -> None:
     """Run one worker in this terminal against a Kafka and a Redis."""
     changes: dict[str, object] = {
@@ -163,6 +165,8 @@ def worker(
         "backend": backend,
         "kinds": kinds,
         "capacity": capacity,
+        "profile": profile,
+        "max_tasks": max_tasks,
     }
     settings = Settings.load(**{key: value for key, value in changes.items() if value is not None})
     command = worker_command(settings.worker_name)

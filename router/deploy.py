@@ -10,7 +10,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from router.admin import create_topics
 from router.bus import Bus, Place
@@ -21,6 +21,7 @@ from router.store.redis import RedisStore
 from router.topics import DEAD_LETTER, check_name, in_topic, out_topic, spikes_topic
 from topologies.compiled import CompiledNetwork, Group, Summary
 from topologies.errors import SpikeRouterError
+from topologies.profiles import operator_needs
 
 __all__ = [
     "DeployError",
@@ -143,13 +144,15 @@ def task_specs(
     """
     generations = known or {}
     specs = []
+    needs = {o: operator_needs(network, o) for o in network.operators}
     for operator, summary in network.summaries.items():
         for group in network.groups[operator]:
             cost = group_cost(summary, group)
             for partition in range(n_partitions):
                 number = generations.get(operator, generation)
                 task = TaskId(operator, group.index, partition, number)
-                specs.append(TaskSpec(task, summary.kind, cost))
+                asked = astuple(needs[operator][group.index]) if operator in needs else ()
+                specs.append(TaskSpec(task, summary.kind, cost, asked))
     return specs
 
 

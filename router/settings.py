@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from topologies.errors import SpikeRouterError
+from topologies.profiles import Profile, find_profile
 
 __all__ = [
     "EMBEDDED_PARTITIONS",
@@ -224,6 +225,18 @@ class Settings(BaseSettings):
         ge=1,
         description="Neurons plus synapses this worker can hold over all tasks; none if unbounded.",
     )
+    profile: str = Field(
+        default="",
+        description=(
+            "Hardware node that this worker stands for (docs/hardware.md): it hosts synapse groups"
+            " that fit it, and neither ingest nor readouts; empty: no limits."
+        ),
+    )
+    max_tasks: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tasks at once: the nodes, or cores, behind this worker.",
+    )
     warm_bytes: int | None = Field(
         default=256 * _MIB,
         ge=0,
@@ -274,6 +287,11 @@ class Settings(BaseSettings):
                 )
         return self
 
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_known(cls, value: str) -> str:
+        return find_profile(value).name if value else value
+
     @model_validator(mode="after")
     def _copies_fit(self) -> Self:
         copies, in_sync = self.replication, self.min_insync
@@ -292,6 +310,16 @@ class Settings(BaseSettings):
                 f"{self.retention_bytes}, else unread input can be lost"
             )
         return self
+
+    @property
+    def node(self) -> Profile | None:
+        """The hardware node that a worker stands for; None: one without limits."""
+        return find_profile(self.profile) if self.profile else None
+
+    @property
+    def hosted_kinds(self) -> tuple[str, ...]:
+        """What a worker hosts: a hardware node has no place for ingest and readouts."""
+        return self.kinds if self.node is None else tuple(k for k in self.kinds if k == "synaptic")
 
     @classmethod
     def load(cls, **overrides: object) -> Self:

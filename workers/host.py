@@ -87,8 +87,9 @@ class Host:
         self._alone = alone
         self._book = LeaseBook(
             settings.worker_name, range(settings.partitions), settings.lease_ttl_ms,
-            kinds=settings.kinds, new_token=lambda: secrets.token_hex(8),
+            kinds=settings.hosted_kinds, new_token=lambda: secrets.token_hex(8),
             capacity=settings.capacity, limit=1, format_version=NEWEST, alone=alone,
+            limits=() if settings.node is None else settings.node.limits, most=settings.max_tasks,
         )  # fmt: skip
         self._pool = ThreadPoolExecutor(
             settings.compute_threads, "compute", initializer=check_subnormals
@@ -324,7 +325,7 @@ class Host:
 
     def _hostable(self) -> list[tuple[str, Group]]:
         """Synapse groups that fit this worker, each once."""
-        kinds, capacity = self._settings.kinds, self._settings.capacity
+        kinds, capacity = self._settings.hosted_kinds, self._settings.capacity
         found = {
             (operator, group): group_cost(summary, group)
             for network in self._networks.values()

@@ -102,7 +102,8 @@ class _Pace:
 class LeaseBook:
     """The leases of one worker. At most one call of a verb is under way per partition.
 
-    `capacity` bounds the sum of costs held (None: unbounded), `limit` the tasks taken by one claim.
+    `capacity` bounds the sum of costs held (None: unbounded), `limit` the tasks taken by one claim,
+    `most` those held at once; `limits` are what a node has of each need of a task.
     `new_token` gives a random text that was never given before (25). With `alone`, the worker is
     one that was started for a suspicious task: it claims that one, and only that one (28).
     """
@@ -120,6 +121,8 @@ class LeaseBook:
         details: Mapping[str, Info] | None = None,
         format_version: int = 1,
         alone: TaskId | None = None,
+        limits: Sequence[int | None] = (),
+        most: int | None = None,
     ) -> None:
         self.worker = worker
         self.ttl_ms = ttl_ms
@@ -129,6 +132,8 @@ class LeaseBook:
         self._new_token = new_token
         self._capacity = capacity
         self._limit = limit
+        self._limits = tuple(limits)
+        self._most = most
         self._format = format_version
         self._alone = alone
         self._had_alone = False
@@ -247,7 +252,7 @@ class LeaseBook:
             return False
         # A bounded capacity is promised to one claim at a time.
         busy = any("claim" in p.under_way for p in self._paces.values())
-        return self._capacity is None or not busy
+        return (self._capacity is None and self._most is None) or not busy
 
     def _may_want(self) -> bool:
         return not self.is_stopping and self._alone is None and self._free() > 0
@@ -257,7 +262,15 @@ class LeaseBook:
         return self.is_stopping and not held and partition not in self._left and not pace.under_way
 
     def _free(self) -> int:
+        if self._most is not None and len(self._held) >= self._most:
+            return 0
         return (_UNBOUNDED if self._capacity is None else self._capacity) - self.load
+
+    def _take(self) -> int:
+        """The most tasks that one claim may bring."""
+        if self._most is None:
+            return self._limit
+        return max(0, min(self._limit, self._most - len(self._held)))
 
     def _elsewhere(self, partition: int) -> int:
         return sum(h.cost for t, h in self._held.items() if t.partition != partition)
@@ -271,6 +284,7 @@ class LeaseBook:
         info = calls.WorkerInfo(
             capacity=_UNBOUNDED if self._capacity is None else self._capacity,
             kinds=self._kinds, elsewhere=self._elsewhere(partition), details=self.details,
+            limits=self._limits,
         )  # fmt: skip
         call = calls.renew(partition, self.worker, self.ttl_ms, info, leases)
         return LeaseCall("renew", partition, call, leases)
@@ -281,8 +295,8 @@ class LeaseBook:
         closed = self.is_stopping or self._had_alone
         call = calls.claim(
             partition, self.worker, token, self.ttl_ms, kinds=self._kinds, capacity=self._free(),
-            limit=0 if closed else self._limit, format_version=self._format, held=gone,
-            alone=None if self._had_alone else self._alone,
+            limit=0 if closed else self._take(), format_version=self._format, held=gone,
+            alone=None if self._had_alone else self._alone, limits=self._limits,
         )  # fmt: skip
         leases = tuple(Lease(task, self._held[task].token) for task in gone)
         return LeaseCall("claim", partition, call, leases, token)
@@ -290,7 +304,7 @@ class LeaseBook:
     def _want(self, partition: int) -> LeaseCall:
         call = calls.want(
             partition, self.worker, self.ttl_ms, kinds=self._kinds, capacity=self._free(),
-            elsewhere=self._elsewhere(partition),
+            elsewhere=self._elsewhere(partition), limits=self._limits,
         )  # fmt: skip
         return LeaseCall("want", partition, call)
 

@@ -109,8 +109,12 @@ def create_task(spec: TaskSpec, *, settle_ms: int) -> Call[bool]:
     if spec.cost < 1:
         raise StoreCallError(f"Task {spec.task} costs {spec.cost}; a cost is at least 1.")
     args = (str(spec.task), spec.task.operator, spec.task.group, spec.kind, spec.cost)
+    needs = " ".join(map(str, spec.needs))
     return _call(
-        "create_task", spec.task.partition, (*args, spec.task.generation, settle_ms), replies.flag
+        "create_task",
+        spec.task.partition,
+        (*args, spec.task.generation, settle_ms, needs),
+        replies.flag,
     )
 
 
@@ -131,9 +135,11 @@ def claim(
     format_version: int = 1,
     alone: TaskId | None = None,
     held: Collection[TaskId] = (),
+    limits: Sequence[int | None] = (),
 ) -> Call[ClaimReply]:
     """Lease up to `limit` free tasks of these kinds whose cost fits the *free* `capacity`.
 
+    `limits` are the most of each of a task's needs; with any, tasks of unknown needs do not fit.
     `token` is random and fresh per call (25); all tasks claimed here share it.
     `format_version` is the newest checkpoint format the worker reads: tasks written in a newer
     one are passed over. `alone` is for a process of its own: only that task is considered,
@@ -146,7 +152,8 @@ def claim(
     _named("worker", worker)
     names = (*sorted(kinds), *sorted(map(str, held)))
     args = (worker, token, ttl_ms, capacity, limit, format_version, str(alone) if alone else "")
-    return _call("claim", partition, (*args, len(kinds), *names), replies.claim_reply(token))
+    rest: tuple[Arg, ...] = (_limits(limits), len(kinds), *names)
+    return _call("claim", partition, (*args, *rest), replies.claim_reply(token))
 
 
 def renew(
@@ -188,6 +195,7 @@ def want(
     kinds: Collection[str],
     capacity: int,
     elsewhere: int = 0,
+    limits: Sequence[int | None] = (),
 ) -> Call[TaskId | None]:
     """Ask the most loaded worker for one task, if it stays at least as loaded as the caller (29).
 
@@ -196,7 +204,7 @@ def want(
     free, `elsewhere` the cost of the caller's leases in other partitions.
     """
     _positive("time to live", ttl_ms)
-    args: tuple[Arg, ...] = (worker, ttl_ms, capacity, elsewhere, *sorted(kinds))
+    args: tuple[Arg, ...] = (worker, ttl_ms, capacity, elsewhere, _limits(limits), *sorted(kinds))
     return _call("want", partition, args, lambda reply: replies.task_id(reply) if reply else None)
 
 
@@ -297,8 +305,7 @@ def unhosted(reply: StatusReply) -> tuple[TaskId, ...]:
     return tuple(
         task.task
         for task in reply.tasks
-        if task.lease_ms <= 0
-        and not any(task.kind in info.kinds and task.cost <= info.capacity for info in alive)
+        if task.lease_ms <= 0 and not any(info.holds(task) for info in alive)
     )
 
 
@@ -408,11 +415,16 @@ def _distinct(fields: Sequence[str]) -> None:
         seen.add(name)
 
 
+def _limits(limits: Sequence[int | None]) -> str:
+    return " ".join("-" if most is None else str(most) for most in limits)
+
+
 def _encode_info(info: WorkerInfo) -> str:
     record = {
         "capacity": info.capacity,
         "kinds": list(info.kinds),
         "elsewhere": info.elsewhere,
         "details": dict(info.details),
+        "limits": list(info.limits),
     }
     return _to_json(record)

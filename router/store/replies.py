@@ -143,6 +143,7 @@ def worker_status(row: Reply) -> WorkerStatus:
             kinds=tuple(record["kinds"]),
             elsewhere=int(record["elsewhere"]),
             details=dict(record["details"]),
+            limits=tuple(record.get("limits", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StoreReplyError(
@@ -154,7 +155,8 @@ def worker_status(row: Reply) -> WorkerStatus:
 
 def task_status(row: Reply) -> TaskStatus:
     """One task's row of `status`."""
-    task, kind, cost, worker, lease, claims, number, age, in_hand, wanted, error = items_of(row)
+    task, kind, cost, worker, lease, claims, number, age, in_hand, wanted, *last = items_of(row)
+    error, needs = last
     return TaskStatus(
         task=task_id(task),
         kind=text(kind),
@@ -167,4 +169,5 @@ def task_status(row: Reply) -> TaskStatus:
         hand=text(in_hand),
         wanted_by=text(wanted),
         error=text(error),
+        needs=tuple(int(need) for need in text(needs).split()),
     )

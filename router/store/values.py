@@ -75,12 +75,13 @@ class TaskSpec:
     """What deploy writes once per task (27).
 
     `kind` is the operator's kind a worker must support, `cost` its load in the capacity's unit
-    (at least 1).
+    (at least 1). `needs` are what a node's limits are compared with, one by one, () if not known.
     """
 
     task: TaskId
     kind: str
     cost: int
+    needs: tuple[int, ...] = ()
 
 
 class Lease(NamedTuple):
@@ -118,13 +119,26 @@ class WorkerInfo:
     """What a worker says of itself with each renewal.
 
     `capacity` is the whole of it, not what is free; `elsewhere` the cost of the leases it holds
-    in other partitions. `details` is shown by `status` as it is.
+    in other partitions. `limits` are the most of each need of a task, () for a node without limits.
+    `details` is shown by `status` as it is.
     """
 
     capacity: int
     kinds: tuple[str, ...]
     elsewhere: int = 0
     details: Mapping[str, Info] = field(default_factory=dict)
+    limits: tuple[int | None, ...] = ()
+
+    def holds(self, task: "TaskStatus") -> bool:
+        """Whether the worker could host the task, were it empty."""
+        within = not self.limits or (
+            bool(task.needs)
+            and all(
+                most is None or need <= most
+                for need, most in zip(task.needs, self.limits, strict=False)
+            )
+        )
+        return within and task.kind in self.kinds and task.cost <= self.capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +304,7 @@ class TaskStatus:
     hand: str
     wanted_by: str
     error: str
+    needs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

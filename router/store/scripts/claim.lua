@@ -1,14 +1,14 @@
 -- claim: lease free tasks that the caller can host (25 to 29).
--- ARGV: worker, token, ttl, free capacity, limit, newest readable format, alone, n_kinds,
+-- ARGV: worker, token, ttl, free capacity, limit, newest readable format, alone, limits, n_kinds,
 --       kind..., held id...
 -- Reply: {settling ms, {{id, kind, cost, claims, number, hand_last, hand_count, previous worker,
 --         idle ms}...}, {id of a suspicious task that needs a process of its own...},
 --         ms until the first lease runs out that is held now, '' when none is}.
 local worker, token, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local capacity, limit, readable = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local alone, n_kinds = ARGV[7], tonumber(ARGV[8])
+local alone, limits, n_kinds = ARGV[7], ARGV[8], tonumber(ARGV[9])
 local kinds, held = {}, {}
-for i = 9, 8 + n_kinds do
+for i = 10, 9 + n_kinds do
   kinds[ARGV[i]] = true
 end
 
@@ -20,7 +20,7 @@ local function read(id)
   local f = redis.call('HMGET', key('task', id),
     'kind', 'cost', 'token', 'released', 'deadline', 'ttl', 'claims', 'number', 'format', 'error',
     'hand', 'hand_last', 'hand_count', 'alone_until', 'wanted_by', 'wanted_until', 'worker',
-    'alone')
+    'alone', 'needs')
   if not f[1] then
     return nil
   end
@@ -29,7 +29,7 @@ local function read(id)
     deadline = tonumber(f[5]), ttl = tonumber(f[6]), claims = tonumber(f[7]), number = f[8],
     format = tonumber(f[9]), error = f[10], hand = f[11], hand_last = f[12],
     hand_count = tonumber(f[13]), alone_until = f[14], wanted_by = f[15], wanted_until = f[16],
-    worker = f[17], alone = f[18],
+    worker = f[17], alone = f[18], needs = f[19],
   }
 end
 
@@ -69,7 +69,7 @@ local function grant(task)
 end
 
 -- Rule 27: the caller held these when the store forgot who did. Also while settling (26).
-for i = 9 + n_kinds, #ARGV do
+for i = 10 + n_kinds, #ARGV do
   local task = read(ARGV[i])
   held[ARGV[i]] = true
   if task and task.token == '' and task.released == '' and task.error == '' then
@@ -84,7 +84,7 @@ end
 
 local function suits(task)
   return kinds[task.kind] and task.cost <= capacity and task.format <= readable
-    and task.error == '' and free(task)
+    and within(task.needs, limits) and task.error == '' and free(task)
 end
 
 if alone ~= '' then

@@ -21,6 +21,25 @@ local function pending(deadline, now, span)
   return left > 0 and left <= span
 end
 
+-- Whether what a task needs is there: lists of as many numbers, '-' for a limit that is none.
+-- A node with limits takes nothing of which the needs are not known.
+local function within(needs, limits)
+  if limits == '' then
+    return true
+  end
+  if not needs or needs == '' then
+    return false
+  end
+  local limit = string.gmatch(limits, '%S+')
+  for need in string.gmatch(needs, '%S+') do
+    local most = limit()
+    if most ~= '-' and tonumber(need) > tonumber(most) then
+      return false
+    end
+  end
+  return true
+end
+
 local function identity()
   return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
 end

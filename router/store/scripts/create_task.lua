@@ -1,5 +1,5 @@
 -- create_task: write a task record unless it is there (27). Deploying again clears its error.
--- ARGV: id, operator, group, kind, cost, generation, settle_ms. Reply: 1 new, 0 known.
+-- ARGV: id, operator, group, kind, cost, generation, settle_ms, needs. Reply: 1 new, 0 known.
 local id = ARGV[1]
 local now = clock()
 
@@ -15,6 +15,7 @@ if redis.call('EXISTS', key('task', id)) == 1 then
 end
 redis.call('HSET', key('task', id),
   'op', ARGV[2], 'group', ARGV[3], 'kind', ARGV[4], 'cost', ARGV[5], 'generation', ARGV[6],
+  'needs', ARGV[8],
   'worker', '', 'token', '', 'released', '', 'deadline', '0', 'ttl', '0',
   'claims', '0', 'number', '0', 'format', '0', 'committed', '',
   'hand', '', 'hand_last', '', 'hand_count', '0', 'alone', '',

@@ -1,9 +1,10 @@
 -- want: reserve one task of the most loaded worker, if that one stays at least as loaded as the
 -- caller (29). Loads are exact in this partition; those elsewhere are as last renewed.
--- ARGV: worker, ttl, free capacity, elsewhere, kind... Reply: id, or '' when all is fair.
+-- ARGV: worker, ttl, free capacity, elsewhere, limits, kind... Reply: id, or '' when all is fair.
 local worker, ttl, capacity = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local kinds = {}
-for i = 5, #ARGV do
+local limits = ARGV[5]
+for i = 6, #ARGV do
   kinds[ARGV[i]] = true
 end
 
@@ -25,13 +26,14 @@ load[worker] = tonumber(ARGV[4])
 local movable, asked = {}, {}
 for _, id in ipairs(sorted_tasks()) do
   local f = redis.call('HMGET', key('task', id), 'kind', 'cost', 'token', 'deadline', 'worker',
-    'claims', 'wanted_by', 'wanted_until')
+    'claims', 'wanted_by', 'wanted_until', 'needs')
   if f[1] and f[3] ~= '' and tonumber(f[4]) > now then
     local cost, owner, heir = tonumber(f[2]), f[5], f[5]
     if f[7] ~= '' and pending(f[8], now, ttl) then
       heir = f[7]
       asked[owner] = true
-    elseif owner ~= worker and kinds[f[1]] and cost <= capacity and tonumber(f[6]) <= 2 then
+    elseif owner ~= worker and kinds[f[1]] and cost <= capacity and tonumber(f[6]) <= 2
+      and within(f[9], limits) then
       movable[#movable + 1] = {id, owner, cost}
     end
     if heir == worker and heir ~= owner then

@@ -1,5 +1,6 @@
 """Who may run a task: rules 25, 27 and 28."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -361,3 +362,47 @@ def test_scripts_survive_a_script_flush(server: "Server", tasks: list[TaskId]) -
     assert server.claim_one("a", "token-a").task == tasks[0]
     server.forget_scripts()
     assert server.renew("a", Lease(tasks[0], "token-a")) == [RenewOutcome.OK]
+
+
+NEEDS = (4096, 100, 9, 8, 24, 0, 1)
+LARGER = (8192, None, None, 8, 24, None, 32)
+
+
+@pytest.mark.parametrize(
+    ("limits", "fits"),
+    [
+        ((), True),
+        (LARGER, True),
+        (NEEDS, True),
+        ((None,) * 7, True),
+        ((4095, *LARGER[1:]), False),
+        ((*LARGER[:3], 7, 24, None, 32), False),
+        ((*NEEDS[:6], 0), False),
+    ],
+    ids=["no limits", "larger", "just so", "open", "too many neurons", "too few bits", "the last"],
+)
+def test_node_with_limits_is_given_what_fits_them(
+    server: "Server", tasks: list[TaskId], limits: tuple[int | None, ...], fits: bool
+) -> None:
+    server.run(calls.create_task(TaskSpec(tasks[0], "synaptic", 1, NEEDS), settle_ms=0))
+    claimed = server.claim("a", "t", limits=limits).claimed
+    assert [each.task for each in claimed] == ([tasks[0]] if fits else [])
+
+
+def test_node_with_limits_takes_nothing_of_unknown_needs(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    server.deploy(tasks[0])
+    assert server.claim("a", "t", limits=LARGER).claimed == ()
+    server.renew("a", limits=LARGER)
+    assert calls.unhosted(server.run(calls.status(0))) == (tasks[0],)
+
+
+def test_node_wants_only_what_fits_its_limits(server: "Server", tasks: list[TaskId]) -> None:
+    for task in tasks[:2]:
+        server.run(calls.create_task(TaskSpec(task, "synaptic", 1, NEEDS), settle_ms=0))
+    server.claim("a", "t")
+    server.renew("a", *(calls.Lease(task, "t") for task in tasks[:2]))
+    ask = partial(calls.want, 0, "b", TTL, kinds=["synaptic"], capacity=100)
+    assert server.run(ask(limits=(10, *LARGER[1:]))) is None
+    assert server.run(ask(limits=LARGER)) in tasks[:2]
