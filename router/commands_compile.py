@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import load_file
 
+from router.profile_report import bits_for, bits_table, check_fit, nodes_table
+from router.tables import text_table
 from topologies.compiled import CompiledNetwork
 from topologies.compiler import Capacity, compile_with_errors
 from topologies.compiler.draw import draw_svg, draw_text
@@ -18,6 +20,7 @@ from topologies.compiler.report import Report, make_report
 from topologies.compiler.saturation import Saturation
 from topologies.errors import SpikeRouterError
 from topologies.loader import images_of, load_network
+from topologies.profiles import Profile, find_profile
 from topologies.stages.base import Array, ValueType
 
 __all__ = ["CompileCommandError", "Drawing", "GranularityChoice", "compile_command"]
@@ -56,6 +59,9 @@ def compile_command(
     bits: Annotated[str, typer.Option(help="Bits per weight: auto, or 2 to 31.")] = "auto",
     neurons: Annotated[int | None, typer.Option(help="Most neurons of a synapse group.")] = None,
     synapses: Annotated[int | None, typer.Option(help="Most synapses of a synapse group.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Hardware node to cut for: a preset of docs/hardware.md.")
+    ] = None,
     draw: Annotated[
         Drawing | None, typer.Option(help="Print the graph instead of the tables.")
     ] = None,
@@ -71,10 +77,16 @@ def compile_command(
     """Compile NETWORK and print its operators, groups, hashes, shapes and costs."""
     authored = load_network(network)
     capacity = None if neurons is None and synapses is None else Capacity(neurons, synapses)
+    weight_bits = _bits(bits)
+    node = None if profile is None else find_profile(profile)
+    if node is not None:
+        capacity, weight_bits = _within(node, neurons, synapses), bits_for(node, weight_bits)
     compilation = compile_with_errors(
-        authored, granularity=granularity.value, bits=_bits(bits), capacity=capacity
+        authored, granularity=granularity.value, bits=weight_bits, capacity=capacity
     )
     compiled = compilation.network
+    if node is not None:
+        check_fit(compiled, node)
     if draw is not None:
         typer.echo(draw_svg(compiled) if draw is Drawing.svg else draw_text(compiled), nl=False)
         return
@@ -90,6 +102,20 @@ def compile_command(
         console.print(_agreement(report))
     for saturation in report.saturating:
         console.print(_saturation(saturation))
+    if node is not None:
+        console.print(text_table("Nodes, and the most that one needs", nodes_table(compiled, node)))
+        if images is not None:
+            rows = bits_table(authored, node, granularity.value, images, labels)
+            console.print(text_table("Bits per weight", rows))
+
+
+def _within(node: Profile, neurons: int | None, synapses: int | None) -> Capacity:
+    """What is asked for, or less if the node has less."""
+    return Capacity(_least(node.neurons, neurons), _least(node.synapses, synapses))
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _bits(text: str) -> Bits:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from router.commands_compile import CompileCommandError, compile_command
 from topologies.compiler import CapacityError, compile_network
 from topologies.loader import NetworkNotFound, load_network
+from topologies.profiles import ProfileError
 
 Run = Callable[..., Result]
 NETWORK = "scnn_digits"
@@ -65,6 +66,22 @@ def test_zoo_network_is_compared_on_its_own_samples(run: Run) -> None:
     assert "360 samples" in output
 
 
+def test_profile_cuts_and_reports_what_bits_cost(run: Run, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 17, (4, 8, 8)).astype(np.uint8)
+    path = tmp_path / "samples.safetensors"
+    save_file({"images": images, "labels": np.zeros(4, np.uint8)}, path)
+    output = run(NETWORK, "--profile", "spinnaker1-core", "--samples", str(path)).output
+    rows = [line.split() for line in output.splitlines()]
+    assert ["conv1", "lif1", "pool1", "3"] in [row[:4] for row in rows]
+    assert {"auto", "8", "4"} <= {row[0] for row in rows if len(row) == 3}
+
+
+def test_profile_bounds_the_bits_of_weights(run: Run) -> None:
+    compiled = compile_network(load_network(NETWORK), bits=8)
+    output = run(NETWORK, "--profile", "loihi2-core").output
+    assert all(oid in output for oid in compiled.operators)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -72,6 +89,7 @@ def test_zoo_network_is_compared_on_its_own_samples(run: Run) -> None:
         ([NETWORK, "--bits", "many"], CompileCommandError),
         ([NETWORK, "--samples", "nowhere"], CompileCommandError),
         ([NETWORK, "--neurons", "3"], CapacityError),
+        ([NETWORK, "--profile", "abacus"], ProfileError),
     ],
 )
 def test_illegal_options_end_in_a_sentence(
