@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from loadtest.simulation.broker import Place
+from loadtest.simulation.checker import Violation
 from loadtest.simulation.host import Host
 from router.store.calls import TaskId
+from router.wire import StreamId
 
 if TYPE_CHECKING:
     from loadtest.simulation.worker import Worker
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Faults"]
 
 _N_BROKERS = 3
+_MOST_KILLED = 6
+"""Two owners that are not suspicious, two that are, and as many zombies."""
 
 
 class Faults:
@@ -26,6 +30,7 @@ class Faults:
         self.n = 0
         self.store_forgot = False
         self._unsaved: set[TaskId] = set()
+        self._n_killed: dict[tuple[TaskId, StreamId], int] = {}
         self._corrupted = False
         self._truncated = False
         self._kinds: Mapping[str, Callable[[], None]] = {
@@ -54,6 +59,13 @@ class Faults:
     def died(self, host: Host) -> None:
         if host.task in self._unsaved:
             self._world.checker.excuse(host.task.partition, "store lost")
+
+    def killed(self, host: Host, stream: StreamId) -> None:
+        """A window takes its process with it; it must not tour the spares (28)."""
+        key = (host.task, stream)
+        self._n_killed[key] = self._n_killed.get(key, 0) + 1
+        if self._n_killed[key] > _MOST_KILLED and not self.store_forgot:
+            raise Violation(f"stream {stream} has killed {self._n_killed[key]} owners of {host}")
 
     # ---- workers ------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Host:
         self._is_ingest = claimed.kind == "ingest"
         self._n_aborts = 0
         self._has_aborted = False
+        self._dies_after_commit = False
         self._wake_at = -1
         self._next_commit = self.world.clock.now
 
@@ -206,7 +207,10 @@ class Host:
         """Whether stepping this work takes the process with it (28)."""
         if self.task.operator not in self.world.plan.deadly:
             return False
-        return any(w.seed == DEADLY_SEED and w.window == 1 for w in work.windows)
+        killers = [w for w in work.windows if w.seed == DEADLY_SEED and w.window == 1]
+        if killers:
+            self.world.faults.killed(self, killers[0].stream.id)
+        return bool(killers)
 
     def _show_hand(self, work: Any) -> bool:
         store = self.world.store_of(self.worker)
@@ -309,9 +313,7 @@ class Host:
             world.note(f"{self.worker.name} commits {self} #{number!s} {outcome.name}")
         if outcome is CommitOutcome.OK:
             world.faults.saved(self.task)
-            if world.strikes("crash after commit") or (
-                self._has_aborted and world.strikes("crash after abort")
-            ):
+            if self._must_die():
                 self.worker.crash()
                 return
         if world.strikes("lost reply"):
@@ -321,6 +323,15 @@ class Host:
         world.clock.after(world.clock.draw(3), self._finished, outcome)
         if outcome is CommitOutcome.OK and world.strikes("failover after commit"):
             world.faults.failover(1 + world.clock.draw(2) * (1 + len(plan.blobs)))
+        if outcome is CommitOutcome.OK and world.strikes("commit lost"):
+            world.faults.failover(1)
+            self._dies_after_commit = True
+
+    def _must_die(self) -> bool:
+        """Whether a commit that was just done is the last thing this process does."""
+        if self._dies_after_commit or self.world.strikes("crash after commit"):
+            return True
+        return self._has_aborted and self.world.strikes("crash after abort")
 
     def _finished(self, outcome: CommitOutcome | None) -> None:
         if self.gone or self.worker.defers(self._finished, outcome):

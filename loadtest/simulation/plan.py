@@ -20,8 +20,9 @@ FAULTS = (
     "failover after commit", "store lost", "outage", "hand over", "corrupt", "clock jump",
     "truncate", "send failed", "lost reply", "cut off", "astray", "leader change", "echo",
     "torn checkpoint", "crash after abort", "seek back",
+    "commit lost",
 )  # fmt: skip
-_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2)
+_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3)
 
 
 KILL = b"kill"
@@ -86,6 +87,8 @@ def draw(
 ) -> Plan:
     """The plan of a seed; `shape` and `faults` (kinds to draw from, maybe none) narrow it.
 
+    With `faults` there are more of them: from 2 to 6, instead of up to 4.
+
     With `fatal` "poison" some operator surely fails on some streams, with "deadly" it kills the
     process: every tenth and every twentieth seed have that anyway.
     """
@@ -102,7 +105,7 @@ def draw(
     publications = _publications(rng, world, n_partitions, deploy_at, seeds)
     kinds = FAULTS if faults is None else faults
     weights = [_WEIGHTS[FAULTS.index(k)] for k in kinds]
-    n_faults = min(rng.choice((0, 1, 1, 2, 2, 3, 4)), 99 if kinds else 0)
+    n_faults = rng.choice((0, 1, 1, 2, 2, 3, 4) if faults is None else (2, 3, 4, 6))
     drawn = rng.choices(kinds, weights, k=n_faults) if kinds else []
     return Plan(
         seed=seed, shape=world, n_partitions=n_partitions, n_workers=rng.choice((1, 2, 2, 3)),

@@ -215,7 +215,7 @@ BUGS = (
     Bug(no_duplicate_check_on_one_edge, ("join",), ("echo", "crash")),
     Bug(snapshot_without_a_cursor, ("chain",), CRASHES),
     Bug(dirty_set_cleared_early, ("chain",), CRASHES),
-    Bug(no_token_and_no_number, ("chain",), ("failover after commit", "crash")),
+    Bug(no_token_and_no_number, ("chain",), ("commit lost",)),
     Bug(abort_not_counted, ("chain",), ("crash after abort",), fatal="poison"),
     Bug(full_inbox_pauses, ("skip", "join"), ()),
     Bug(batches_without_routes, ("late",), ()),
