@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = ["Builder", "Face", "Imported", "compact", "safe_name"]
 
 _LONGEST_LIST = 16  # values of a constant; longer ones go to the weights file
 _Constants: TypeAlias = Mapping[str, Any]
+_ALWAYS = "always"
 _LEGAL = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -88,7 +90,7 @@ class Builder:
     neurons: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    taken: set[str] = field(default_factory=set)
+    taken: set[str] = field(default_factory=lambda: {_ALWAYS})
 
     def add(
         self,
@@ -120,6 +122,20 @@ class Builder:
         found = self.add_constants(name, kind, sources, constants)
         self.neurons[place] = found.layer
         return found
+
+    def always(self, shape: Sequence[int]) -> Source:
+        """A neuron that fires in every step; `shape` is that of the input, which it does not heed.
+
+        Read late, it is what a bias comes from that acts from a later step on.
+        """
+        if _ALWAYS not in self.layers:
+            n, source = prod(shape), Source(INPUT)
+            if len(shape) > 1:
+                source = self.add(f"{_ALWAYS}.flat", "flatten", [source])
+            arrays = {"weight": np.zeros((1, n)), "bias": np.ones(1)}
+            current = self.add(f"{_ALWAYS}.current", "linear", [source], {}, arrays)
+            self.add(_ALWAYS, "if", [current], {"v_reset": 0.0})
+        return Source(_ALWAYS)
 
     def reserve(self, name: str) -> str:
         """The legal name that is nearest and not taken; it is taken from now on."""

@@ -198,23 +198,12 @@ class _Work:
     def _late_bias(self, name: str, bias: Any, shape: Shape, delay: int) -> Source:
         """The bias from step `delay` on, of a neuron that fires in every step."""
         rows = np.repeat(bias, prod(shape) // len(bias))[:, None]
-        late = replace(self._always(), delay=delay)
+        always = self.builder.always(self.shapes[self.graph.only("Input").path])
+        late = replace(always, delay=delay)
         found = self.builder.add(f"{name}.bias", "linear", [late], {}, {"weight": rows})
         if len(shape) == 1:
             return found
         return self.builder.add(f"{name}.bias.shape", "reshape", [found], {"shape": list(shape)})
-
-    def _always(self) -> Source:
-        key = ("", 0, True)
-        if key not in self.done:
-            shape = self.shapes[self.graph.only("Input").path]
-            source = Source(INPUT)
-            if len(shape) > 1:
-                source = self.builder.add("always.flat", "flatten", [source])
-            arrays = {"weight": np.zeros((1, prod(shape))), "bias": np.ones(1)}
-            current = self.builder.add("always.current", "linear", [source], {}, arrays)
-            self.done[key] = self.builder.add("always", "if", [current], {"v_reset": 0.0})
-        return self.done[key]
 
     def _neuron(self, node: Node) -> Source:
         shape, name = self.shapes[node.path], self.names[node.path]

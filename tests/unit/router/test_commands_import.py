@@ -1,0 +1,150 @@
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from safetensors.numpy import save_file
+from typer.testing import CliRunner, Result
+
+from router.commands_import import ImportCommandError, import_command
+from topologies.importers.nir_file import write_nir
+from topologies.importers.source import SourceError
+from topologies.loader import load_network
+from topologies.model import NetworkError
+
+pytestmark = pytest.mark.torch
+Run = Callable[..., Result]
+MODULE = """
+import torch
+from spikingjelly.activation_based import neuron
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(12, 10), neuron.LIFNode(2.0, v_threshold=0.1),
+        torch.nn.Linear(10, 3), neuron.IFNode(0.2),
+    )
+
+def nothing():
+    return 7
+"""
+
+
+@pytest.fixture
+def run() -> Run:
+    app = typer.Typer()
+    app.command()(import_command)
+    runner = CliRunner()
+    return lambda *options: runner.invoke(app, list(map(str, options)), env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def nir_file(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    one = np.ones(3, np.float32)
+    lif = {"tau": 2e-3 * one, "r": one, "v_leak": 0 * one, "v_threshold": 0.3 * one}
+    nodes = {
+        "input": {"type": "Input", "shape": np.array([4])},
+        "fc": {"type": "Affine", "weight": rng.normal(size=(3, 4)), "bias": np.zeros(3)},
+        "lif": {"type": "LIF", **lif, "v_reset": 0 * one},
+        "output": {"type": "Output", "shape": np.array([3])},
+    }
+    edges = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
+    write_nir(tmp_path / "net.nir", {"type": "NIRGraph", "nodes": nodes, "edges": edges})
+    return tmp_path / "net.nir"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "my_nets.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "my_nets:net"
+    sys.modules.pop("my_nets", None)
+
+
+def test_nir_file_becomes_a_network_file_that_is_loaded(run: Run, nir_file: Path) -> None:
+    out = nir_file.with_name("topology.yaml")
+    result = run(nir_file, "-o", out, "--dt", "1e-3", "--steps", "20", "--high", "2")
+    assert result.exit_code == 0, result.output
+    network = load_network(out)
+    assert [layer.name for layer in network.layers] == ["fc", "lif"]
+    assert (network.name, network.input.n_steps, network.input.high) == ("topology", 20, 2)
+    assert "reset file, fire >" in out.read_text()
+    assert "Compared with the graph before quantising on 16 random samples of 20 steps" in (
+        result.output
+    )
+    assert "spike agreement: " in result.output
+    assert "accuracy" not in result.output
+
+
+def test_module_is_compared_with_its_library_on_samples(
+    run: Run, module: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    images = (rng.random((5, 20, 3, 4)) < 0.4).astype(np.uint8)
+    samples = tmp_path / "samples.safetensors"
+    save_file({"images": images, "labels": np.zeros(5, np.int64)}, samples)
+    result = run(module, "-o", tmp_path / "a.yaml", "--samples", samples)
+    assert result.exit_code == 0, result.output
+    assert "Compared with spikingjelly on 5 given samples of 20 steps" in result.output
+    assert "same class" in result.output
+    assert "accuracy: " in result.output
+    assert load_network(tmp_path / "a.yaml").input.shape == (3, 4)
+
+
+def test_state_dict_is_read_from_safetensors(run: Run, module: str, tmp_path: Path) -> None:
+    weights = {
+        "1.weight": np.full((10, 12), 0.25, np.float32),
+        "1.bias": np.zeros(10, np.float32),
+        "3.weight": np.zeros((3, 10), np.float32),
+        "3.bias": np.zeros(3, np.float32),
+    }
+    save_file(weights, tmp_path / "w.safetensors")
+    out = tmp_path / "a.yaml"
+    result = run(module, "-o", out, "--shape", "3,4", "--weights", tmp_path / "w.safetensors")
+    assert result.exit_code == 0, result.output
+    assert (load_network(out).layers[1].arrays["weight"] == 0.25).all()
+    save_file({"other": np.zeros(1, np.float32)}, tmp_path / "w.safetensors")
+    failed = run(module, "-o", out, "--shape", "3,4", "--weights", tmp_path / "w.safetensors")
+    assert isinstance(failed.exception, SourceError)
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.pkl"])
+def test_pickles_are_never_opened(run: Run, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'touch harm'\ntR.")
+    failed = run(tmp_path / name, "-o", tmp_path / "a.yaml")
+    assert isinstance(failed.exception, SourceError)
+    assert "may be a pickle, which runs code when it is loaded" in str(failed.exception)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("no_such", "is neither a file nor a module"),
+        ("no_such.nir", "there is no such file"),
+        ("no_such_package:net", "cannot be found: No module named 'no_such_package'"),
+        ("my_nets:other", "cannot be found: module 'my_nets' has no attribute 'other'"),
+        ("my_nets:nothing", "gives a int, not a module"),
+    ],
+)
+def test_source_that_is_none_is_refused(
+    run: Run, module: str, source: str, sentence: str, tmp_path: Path
+) -> None:
+    failed = run(source, "-o", tmp_path / "a.yaml")
+    assert isinstance(failed.exception, SourceError)
+    assert sentence in str(failed.exception)
+
+
+def test_module_without_a_shape_asks_for_it(run: Run, module: str, tmp_path: Path) -> None:
+    failed = run(module, "-o", tmp_path / "a.yaml")
+    assert isinstance(failed.exception, ImportCommandError)
+    assert "legal is the shape of one sample or step, such as 1,8,8" in str(failed.exception)
+
+
+def test_nir_file_without_dt_asks_for_it(run: Run, nir_file: Path) -> None:
+    failed = run(nir_file, "-o", nir_file.with_name("a.yaml"))
+    assert isinstance(failed.exception, NetworkError)
+    assert "lif: a LIF has times in seconds" in str(failed.exception)
+    assert not nir_file.with_name("a.yaml").exists()
