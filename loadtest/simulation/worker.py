@@ -86,6 +86,8 @@ class Worker:
         if self.book.is_over:
             self.world.note(f"{self.name} has left")
             self.is_alive = False
+            for host in list(self.hosts.values()):  # of leases that it lost before
+                host.drop()
 
     def _execute(self, call: LeaseCall) -> None:
         """The store runs a call, whatever became of the caller meanwhile."""
