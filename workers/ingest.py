@@ -25,6 +25,7 @@ from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, o
 from workers.spec import IngestSpec
 from workers.task import stream_field
 from workers.tenant import Limits, Outbox, Output
+from workers.turns import in_turn
 
 __all__ = ["Cut", "Encode", "Fresh", "Ingest", "IngestWork", "Piece"]
 
@@ -758,7 +759,7 @@ class Ingest:
         flows: list[_Flow] = []
         room = self._limits.flight_bytes - self._flight
         n_steps = -1
-        for flow in self._ready:
+        for flow in in_turn(self._ready, lambda flow: flow.routes):
             cut = flow.cuts[0]
             if n_steps < 0:
                 n_steps = cut.stop - cut.start

@@ -24,6 +24,7 @@ from workers.reading import Reading, Record
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
 from workers.spec import Place, TaskSpec
 from workers.tenant import Limits, Outbox, Output
+from workers.turns import in_turn
 
 __all__ = ["Compute", "Task", "Window", "Work", "stream_field"]
 
@@ -508,7 +509,7 @@ class Task:
             return None
         windows: list[Window] = []
         n_steps = -1
-        for stream in self._ready:
+        for stream in self._in_turn():
             head = stream.inbox[stream.place.first][0]
             if n_steps < 0:
                 n_steps = head.stop - head.start
@@ -518,6 +519,13 @@ class Task:
             if len(windows) == self._limits.max_batch:
                 break
         return Work(n_steps, tuple(windows))
+
+    def _in_turn(self) -> Iterable[_Stream]:
+        """The streams that are ready. Where not all fit into one micro-batch, networks take turns:
+        a flood through a shared operator delays nobody else."""
+        if len(self._ready) <= self._limits.max_batch:
+            return self._ready
+        return in_turn(self._ready, lambda stream: stream.routes)
 
     def _is_full(self) -> bool:
         """Too much read since the committed positions: apply no more before a commit (19)."""

@@ -1,0 +1,71 @@
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.simulation.numbers import FakeCompute, FakeEncode
+from loadtest.simulation.shapes import build, layout
+from router.records import Data, Era, encode_record
+from router.topics import in_topic
+from router.wire import Batch, Frame, Kind, StreamId, encode_frame
+from workers.ingest import Fresh, Ingest
+from workers.reading import Record
+from workers.spec import IngestSpec, TaskSpec
+from workers.task import Task
+from workers.tenant import Limits
+from workers.turns import in_turn
+
+_ERA = 100
+_SPECS = tuple(layout(build("shared", 4), ("n", "m"), 1).specs.values())
+_SHARED = next(s for s in _SPECS if isinstance(s, TaskSpec) and s.places[0].networks == {"n", "m"})
+_INGEST = next(s for s in _SPECS if isinstance(s, IngestSpec))
+_FLOOD = 40
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers())))
+def test_turns_change_only_the_order_between_keys(items: list[tuple[str, int]]) -> None:
+    turned = list(in_turn(items, lambda item: item[0]))
+    for key in "abc":
+        assert [i for i in turned if i[0] == key] == [i for i in items if i[0] == key]
+
+
+def test_a_rare_key_comes_in_the_first_round() -> None:
+    items = [("flood", i) for i in range(100)] + [("rare", 0), ("rare", 1)]
+    turned = list(in_turn(items, lambda item: item[0]))
+    assert [turned.index(("rare", i)) for i in range(2)] == [1, 3]
+
+
+def _frame(offset: int, number: int, network: str) -> Record:
+    (source,) = _SHARED.places[0].sources
+    batch = Batch(
+        source.node, StreamId(_ERA, number), f"s{number}", (network,), 0, 0, 0, 1,
+        kind=Kind.SPIKES, payload=struct.pack("<I", 7),
+    )  # fmt: skip
+    value = encode_frame(Frame(source.operator, 0, [batch]))
+    return Record(_SHARED.topics[0], offset, 0, None, value)
+
+
+def test_a_flood_through_a_shared_task_leaves_its_neighbour_in_the_next_micro_batch() -> None:
+    task = Task(_SHARED, FakeCompute(_SHARED, False, None, frozenset()), Limits(max_batch=8))
+    for i in range(_FLOOD):
+        task.receive(_frame(i, i, "m"))
+    task.receive(_frame(_FLOOD, _FLOOD, "n"))
+    work = task.work()
+    assert work is not None
+    assert len(work.windows) == 8
+    assert [w.stream.routes for w in work.windows].count(("n",)) == 1
+
+
+def test_a_flood_through_a_shared_input_leaves_its_neighbour_in_the_next_micro_batch() -> None:
+    ingest = Ingest(_INGEST, FakeEncode(), Limits(max_batch=8), Fresh(_ERA, 0, 0))
+    said: list[Data | Era] = [Era(_ERA, 0, ("n", "m"))]
+    for i in range(_FLOOD + 1):
+        networks = ("m",) if i < _FLOOD else ("n",)
+        said.append(Data(f"s{i}", networks, payload=b"1", dtype="uint8", shape=(1,), end=True))
+    for offset, each in enumerate(said):
+        key = each.name.encode() if isinstance(each, Data) else None
+        assert ingest.receive(Record(in_topic("x"), offset, 0, key, encode_record(each)))
+    ingest.take_seeks()
+    work = ingest.work()
+    assert work is not None
+    assert [flow.routes for flow in work.flows].count(("n",)) == 1
