@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 from router.admin import create_topics
+from router.artifacts import open_artifacts
 from router.bus import Bus, Place
 from router.records import Route, encode_record
 from router.settings import Settings
@@ -91,9 +92,10 @@ async def deploy_compiled(
             if network.name not in existing:
                 begin = await _ends(bus, _topics([network]), n_partitions)  # 2
                 await store.put_begin(network.name, json.dumps(begin).encode())
+    artifacts = open_artifacts(settings, store)
     for network in networks:  # 3
         for operator in network.operators.values():
-            await store.put_artifact(operator.id, operator.to_bytes())
+            await artifacts.put_artifact(operator.id, operator.to_bytes())
         await store.put_manifest(network.name, network.to_bytes())
     known = await _generations(store, n_partitions)
     specs = [s for n in networks for s in task_specs(n, n_partitions, known, generation)]

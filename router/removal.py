@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from router.artifacts import open_artifacts
 from router.bus import Bus
 from router.deploy import DeployError, load_networks
 from router.records import Route, encode_record
@@ -60,7 +61,7 @@ async def remove(settings: Settings, name: str, *, timeout: float = 60.0) -> Rem
         told = await _route(bus, network, networks, settings.partitions)  # 1
         await _drain(store, network, told, timeout)  # 2
         await store.begin_generation()  # 3
-        return await _take_away(store, network, networks, settings.partitions)
+        return await _take_away(settings, store, network, networks)
 
 
 def own_operators(network: CompiledNetwork, networks: Mapping[str, CompiledNetwork]) -> set[str]:
@@ -130,19 +131,20 @@ def _still_open(name: str, left: Mapping[int, int | None], timeout: float) -> st
 
 
 async def _take_away(
+    settings: Settings,
     store: RedisStore,
     network: CompiledNetwork,
     networks: Mapping[str, CompiledNetwork],
-    partitions: int,
 ) -> Removed:
     own = own_operators(network, networks)
     tasks: list[TaskId] = []
-    for partition in range(partitions):
+    for partition in range(settings.partitions):
         reply = await store.status(partition)
         tasks += [row.task for row in reply.tasks if row.task.operator in own]
     for task in tasks:  # 4
         await store.remove_task(task)
+    artifacts = open_artifacts(settings, store)
     for operator in sorted(own):
-        await store.remove_artifact(operator)
+        await artifacts.remove_artifact(operator)
     await store.remove_manifest(network.name)  # 5
     return Removed(network.name, len(tasks), len(own))

@@ -225,6 +225,17 @@ class Settings(BaseSettings):
         ge=1,
         description="Neurons plus synapses this worker can hold over all tasks; none if unbounded.",
     )
+    artifacts: str = Field(
+        default="",
+        description=(
+            "Where compiled operators are kept: a directory, or a URL that fsspec knows, such as"
+            " s3://bucket/prefix; the same for all processes. Empty: in Redis."
+        ),
+    )
+    artifact_cache: Path | None = Field(
+        default=None,
+        description="Directory in which workers of this machine keep fetched operators; or none.",
+    )
     profile: str = Field(
         default="",
         description=(

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
+from router.artifacts import ArtifactCache, open_artifacts
 from router.bus import Bus, BusError, Place, Polled
 from router.deploy import group_cost, load_networks
 from router.settings import Settings
@@ -99,7 +100,10 @@ class Host:
         self._children: set[TaskId] = set()  # tasks for which a process of their own was started
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
-        self._shelf = KernelShelf(store, self._admit, settings.warm_bytes)
+        artifacts = open_artifacts(settings, store)
+        cache = settings.artifact_cache
+        self._cache = None if cache is None else ArtifactCache(artifacts, cache)
+        self._shelf = KernelShelf(self._cache or artifacts, self._admit, settings.warm_bytes)
         self._stopping = asyncio.Event()
         self._rousing = asyncio.Event()
         self._changed = asyncio.Event()
@@ -295,7 +299,10 @@ class Host:
     async def _refresh(self) -> None:
         async with self._looking:  # an older answer must not come after a newer one
             self._networks = await load_networks(self._store)
-        self._shelf.keep({op for network in self._networks.values() for op in network.summaries})
+        self._shelf.keep(self._deployed())
+
+    def _deployed(self) -> set[str]:
+        return {operator for n in self._networks.values() for operator in n.summaries}
 
     async def _watch(self) -> None:
         """Look which networks there are. Tasks leave those that were removed (31)."""
@@ -309,7 +316,9 @@ class Host:
                         self._bring(running.hosted)
                     self._changed.set()
                     known = deployed
-            except StoreError as error:
+                    if self._cache is not None:
+                        await self._cache.keep(self._deployed())
+            except SpikeRouterError as error:
                 _log.warning("networks are not looked up: %s", error)
             await asyncio.sleep(_WATCH_S)
 

@@ -28,7 +28,7 @@ Key = tuple[str, Group]
 
 
 class Artifacts(Protocol):
-    """Where operators come from: `router.store.redis.RedisStore`."""
+    """Where operators come from: a store of `router.artifacts`."""
 
     async def get_artifact(self, operator: str) -> bytes | None: ...
 

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,3 +148,24 @@ async def test_the_last_network_of_an_input_can_be_removed_and_deployed_again(
         ingest = heads["one"].nodes[heads["one"].input.node].operator
         rows = [row for reply in replies for row in reply.tasks if row.task.operator == ingest]
         assert {row.task.generation for row in rows} == {1}
+
+
+async def test_weights_may_lie_in_a_directory_and_go_with_the_last_network_that_has_them(
+    heads: Heads, tmp_path: Path
+) -> None:
+    kept, cache = tmp_path / "kept", tmp_path / "cache"
+    changes = {"artifacts": f"file://{kept}", "artifact_cache": cache}
+    async with serving(heads, changes, n_workers=1) as served:
+        settings = served.stack.settings
+        await served.requests("r", 4, "one", "two")
+        everything = {o for network in heads.values() for o in network.operators}
+        assert {path.name for path in kept.iterdir()} == everything
+        assert {path.name for path in cache.iterdir()} == everything
+        async with RedisStore.of(settings) as store:
+            assert [await store.get_artifact(operator) for operator in everything] == [None] * 6
+        own = own_operators(heads["two"], heads)
+        await remove(settings, "two", timeout=20.0)
+        assert {path.name for path in kept.iterdir()} == everything - own
+        async with asyncio.timeout(20.0):
+            while {path.name for path in cache.iterdir()} != everything - own:
+                await asyncio.sleep(0.1)
