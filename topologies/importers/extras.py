@@ -18,6 +18,6 @@ def library(name: str, extra: str, purpose: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise MissingLibrary(
-            f"{name} is needed to {purpose}, and cannot be imported ({error}): "
-            f"pip install 'spikerouter[{extra}]'."
+            f"{name} is needed to {purpose}, and cannot be imported ({error}); install the extra "
+            f"{extra}: pip install -c constraints.txt -e '.[{extra}]'."
         ) from error

@@ -59,7 +59,5 @@ def test_groups_that_hold_themselves_are_refused(tmp_path: Path) -> None:
 
 
 def test_library_that_is_missing_is_named_with_the_command_that_installs_it() -> None:
-    with pytest.raises(
-        MissingLibrary, match=r"no_such is needed to fly.*pip install 'spikerouter\["
-    ):
+    with pytest.raises(MissingLibrary, match=r"no_such is needed to fly.*install .*'\.\[nir\]'"):
         library("no_such", "nir", "fly")
