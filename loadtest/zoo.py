@@ -66,7 +66,12 @@ async def serve(
 
     `answered` is told how many answers have come. Raises what a client raises.
     """
-    settings = Settings.load(partitions=_PARTITIONS, max_batch=_MAX_BATCH, log_level="WARNING")
+    settings = Settings.load(
+        partitions=_PARTITIONS,
+        max_batch=_MAX_BATCH,
+        progress_deadline_s=_TIMEOUT_S,
+        log_level="WARNING",
+    )
     options = StackOptions(networks=tuple(networks), n_workers=n_workers, gateway=False)
     async with Stack(settings, options) as stack:
         await stack.wait_ready(_READY_S)

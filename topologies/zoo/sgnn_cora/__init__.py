@@ -1,0 +1,1 @@
+"""A spiking graph network on the citations of Cora; see README.md."""
