@@ -356,13 +356,17 @@ def to_current(sums: Array, unit: int) -> Array:
 
 
 def slice_type(value: ValueType, lo: int, hi: int) -> ValueType:
-    """The type of flattened values [lo, hi): whole channels keep their shape, others are flat."""
+    """The type of flattened values [lo, hi): whole channels keep their shape, and so do whole rows
+    of one image; others are flat."""
     if not 0 <= lo < hi <= value.n:
         raise StageError(f"No slice [{lo}, {hi}) of {value.n} values.")
-    channel = math.prod(value.shape[1:])
-    if lo % channel or hi % channel:
-        return ValueType((hi - lo,), value.low, value.high, value.unit)
-    shape = ((hi - lo) // channel, *value.shape[1:])
+    channel, row = math.prod(value.shape[1:]), value.shape[-1]
+    in_one_image = len(value.shape) == 3 and lo // channel == (hi - 1) // channel
+    shape: tuple[int, ...] = (hi - lo,)
+    if lo % channel == hi % channel == 0:
+        shape = ((hi - lo) // channel, *value.shape[1:])
+    elif in_one_image and lo % row == hi % row == 0:
+        shape = (1, (hi - lo) // row, row)
     return ValueType(shape, value.low, value.high, value.unit)
 
 
