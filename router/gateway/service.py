@@ -293,7 +293,7 @@ class Gateway:
         """Until cancelled: learn how far ingest has read. Without the store nothing is learned."""
         while True:
             with suppress(StoreError):
-                self.backlog.update(await self._replies())
+                self.backlog.update(await self._replies(), self.now())
             await asyncio.sleep(_STATUS_S)
 
 

@@ -350,7 +350,7 @@ async def test_unread_input_beyond_half_the_retention_is_429(world: World) -> No
     details = {f"{task.task}:lag_records": 1_000_000 for task in world.store.tasks}
     workers[0] = replace(workers[0], info=replace(workers[0].info, details=details))
     gateway = world.client._transport.app.state.gateway
-    gateway.backlog.update([await world.store.status(place) for place in range(4)])
+    gateway.backlog.update([await world.store.status(place) for place in range(4)], 0.0)
     answer = await world.infer()
     assert answer.status_code == 429
     assert "lie unread" in answer.json()["error"]
