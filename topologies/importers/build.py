@@ -191,8 +191,15 @@ def split_constants(constants: _Constants) -> tuple[dict[str, Any], dict[str, Fl
 
 
 def compact(values: FloatArray, shape: tuple[int, ...]) -> float | FloatArray:
-    """A constant of neurons of `shape` in its shortest form: a number, (channels,) or (n,)."""
-    full = np.broadcast_to(np.asarray(values, np.float64), shape)
+    """A constant of neurons of `shape` in its shortest form: a number, (channels,) or (n,).
+
+    Leading axes of length 1 that `shape` has not, such as a batch, are dropped. Raises ValueError
+    where the values do not fit.
+    """
+    given = np.asarray(values, np.float64)
+    while given.ndim > len(shape) and given.shape[0] == 1:
+        given = given[0]
+    full = np.broadcast_to(given, shape)
     first = full.flat[0]
     if (full == first).all():
         return float(first)

@@ -250,7 +250,7 @@ def _shape_out(node: Node, shape: Shape) -> Shape:
         raise refused(node, f"a {node.kind} cannot stand inside a graph.")
     wanted = parameter_shape(node)
     try:
-        np.broadcast_to(np.empty(wanted, bool), shape)
+        compact(np.zeros(wanted), shape)
     except ValueError as error:
         raise refused(
             node, f"its parameters have shape {list(wanted)}, its input {list(shape)}."
@@ -272,7 +272,8 @@ def _declared(node: Node) -> Shape:
         return (node.array("weight").shape[1] * groups, *node.whole("input_shape"))
     if node.kind == "Flatten" and node.fields.get("input_type") is not None:
         given = node.fields["input_type"]
-        return tuple(int(x) for x in (given["input"] if isinstance(given, Mapping) else given))
+        shape = tuple(int(x) for x in (given["input"] if isinstance(given, Mapping) else given))
+        return shape if all(shape) else ()  # sinabs writes zeros
     if node.kind in SPIKING or node.kind in INTEGRATING or node.kind in ("Scale", "Delay"):
         return parameter_shape(node)
     return ()

@@ -109,7 +109,8 @@ class Walk:
         """Every module that nothing reads, by its path."""
         found = self._class_of(module)
         if found is None:
-            own = "its forward is its own, and " if list(module.children()) else ""
+            kin = any(cls in self.handlers for cls in type(module).__mro__)
+            own = "its forward is its own, and " if kin or list(module.children()) else ""
             legal = ", ".join(sorted({cls.__name__ for cls in self.handlers}))
             yield Fault(
                 path or "module",

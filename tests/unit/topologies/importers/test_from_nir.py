@@ -177,6 +177,20 @@ def test_parameters_of_shape_1_1_1_hold_for_every_neuron() -> None:
     assert layer(found, "n").params["v_threshold"] == 2.0
 
 
+def test_batch_axis_in_parameters_is_dropped() -> None:
+    one = np.ones((1, 2, 2, 2))
+    nodes = {
+        "input": node("Input", shape=np.array([2, 2, 2])),
+        "n": node("IF", r=one, v_threshold=one * np.array([1, 2])[:, None, None]),
+        "f": node("Flatten", input_type=np.zeros(4), start_dim=1, end_dim=-1),
+        "w": affine(np.ones((3, 8))),
+        "m": perfect(3),
+    }
+    found = imported(graph(nodes, "input n f w m"))
+    assert layer(found, "n").params["v_threshold"] == [1.0, 2.0]
+    assert [x.kind for x in found.network.layers] == ["if", "reshape", "flatten", "linear", "if"]
+
+
 def test_parameters_per_channel_and_per_neuron_stay_what_they_are() -> None:
     per_channel = np.arange(1.0, 3.0)[:, None, None]
     many = np.linspace(1, 2, 8).reshape(2, 2, 2)
