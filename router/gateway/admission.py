@@ -55,6 +55,11 @@ class Admission:
             wait,
         )
 
+    def check_room(self, now: float) -> None:
+        """Raises TooBusy when nothing more fits, whatever it is: before a body is even parsed."""
+        if self.samples >= self.max_samples or self.n_bytes >= self.max_bytes:
+            self.check(1, 1, now)
+
     def retry_after(self, n: int, now: float) -> int:
         """Whole seconds until `n` samples will have been answered at the present rate."""
         rate = self.rate(now)

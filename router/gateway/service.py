@@ -97,6 +97,7 @@ class Gateway:
 
     async def infer(self, name: str, body: bytes) -> bytes:
         """Answer an inference request: the JSON response."""
+        self.admission.check_room(self.now())
         network = await self.network(name)
         unnamed = uuid.uuid4().hex
         if len(body) > _LONG_BODY:
