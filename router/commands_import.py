@@ -97,10 +97,12 @@ def import_command(
     ] = None,
     encoder: Annotated[
         EncoderChoice | None,
-        typer.Option(help="Default: events; direct for float samples."),
+        typer.Option(help="Default: events; direct for samples of floats."),
     ] = None,
     low: Annotated[float, typer.Option(help="The least legal input.")] = 0.0,
-    high: Annotated[float, typer.Option(help="The greatest legal input.")] = 1.0,
+    high: Annotated[
+        float | None, typer.Option(help="The greatest legal input; default: 1, or of the events.")
+    ] = None,
     grid: Annotated[int | None, typer.Option(help="Not of events: see network files.")] = None,
     unit: Annotated[int | None, typer.Option(help="Encoder direct: see network files.")] = None,
     period: Annotated[int | None, typer.Option(help="Encoder latency: steps.")] = None,
@@ -130,6 +132,8 @@ def import_command(
     )
     module = None if is_nir_file(source) else find_module(source)
     kind = encoder.value if encoder else _usual_encoder(images)
+    if high is None:
+        high = float(images.max()) if images is not None and kind == "events" else 1.0
     params = {"grid": grid, "unit": unit, "period": period}
     face = Face(
         name=name or safe_name(out.stem),
@@ -154,8 +158,21 @@ def import_command(
         console.print(f"note: {escape(note)}")
     if check:
         batch = random_batch(found.network, _RANDOM) if images is None else images
-        agreement = compare(found, batch, labels, module=module, bits=_bits(bits))
-        _print(console, agreement, images is None)
+        _print(console, _compared(found, batch, labels, module, _bits(bits)), images is None)
+
+
+def _compared(
+    found: Imported, batch: Array, labels: Array | None, module: Any, bits: Bits
+) -> Agreement:
+    try:
+        return compare(found, batch, labels, module=module, bits=bits)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if isinstance(error, SpikeRouterError):
+            raise
+        raise ImportCommandError(
+            f"The network file is written, but the original cannot be run: {error}. Its modules "
+            "must be such that it can be called with a batch of inputs; --no-check skips this."
+        ) from error
 
 
 def _bits(text: str) -> Bits:
@@ -179,7 +196,14 @@ def _samples(path: Path | None) -> tuple[Array | None, Array | None]:
 
 
 def _usual_encoder(images: Array | None) -> str:
-    return "direct" if images is not None and images.dtype.kind == "f" else "events"
+    if images is None:
+        return "events"
+    if images.dtype.kind == "f":
+        return "direct"
+    raise ImportCommandError(
+        "The samples are integers: say --encoder events if they are (samples, steps, ...), "
+        "--encoder direct if they are (samples, ...)."
+    )
 
 
 def _shape(text: str | None, images: Array | None, encoder: str) -> tuple[int, ...]:

@@ -61,8 +61,10 @@ def assert_same_spikes(module: Any, shape: tuple[int, ...], agreement: float = 1
 @pytest.mark.parametrize("kind", ["Leaky", "Synaptic"])
 def test_feed_forward_cells_of_snntorch(kind: str, mechanism: str, delayed: bool) -> None:
     import snntorch
+    import torch
     from torch import nn
 
+    torch.manual_seed(1)
     leaks = {"beta": 0.8} if kind == "Leaky" else {"alpha": 0.5, "beta": 0.8}
     more: dict[str, Any] = {"reset_mechanism": mechanism, "reset_delay": delayed}
 
@@ -80,6 +82,7 @@ def test_leaky_with_constants_per_neuron() -> None:
     import snntorch
     import torch
 
+    torch.manual_seed(1)
     cells = snntorch.Leaky(
         torch.linspace(0.1, 0.9, 20), torch.linspace(0.2, 1, 20), init_hidden=True
     )
@@ -216,20 +219,21 @@ def test_linear_recurrence_of_spikingjelly(mode: str) -> None:
     assert_same_spikes(torch.nn.Sequential(loop), (6,))
 
 
-def test_votes_of_spikingjelly_are_means() -> None:
+@pytest.mark.parametrize("size", [4, 3])
+def test_votes_of_spikingjelly_are_means(size: int) -> None:
     import torch
     from spikingjelly.activation_based import layer, neuron
 
     torch.manual_seed(3)
     net = torch.nn.Sequential(
-        *(torch.nn.Linear(6, 8), neuron.IFNode(0.5), layer.VotingLayer(4)),
+        *(torch.nn.Linear(6, 12), neuron.IFNode(0.5), layer.VotingLayer(size)),
     )
     found = import_module(on_grid(net), (6,), Face("net"))
     inputs = (np.random.default_rng(2).random((N_STEPS, N_STREAMS, 6)) < 0.4).astype(int)
     original = run_original(net, inputs.astype(np.float32), found.neurons)
     stages = compile_with_errors(found.network).quantised.stages
     results = trace(stages, inputs.swapaxes(0, 1), N_STEPS, set()).results[:, 0]
-    assert np.allclose(results, original.outputs.mean(axis=0), atol=1e-6)
+    assert np.allclose(results, original.outputs.mean(axis=0), atol=1e-4)
 
 
 # Norse

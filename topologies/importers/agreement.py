@@ -16,7 +16,7 @@ from topologies.importers.build import Imported
 from topologies.importers.original import Original, run_original
 from topologies.importers.trace import Trace, trace
 from topologies.model import INPUT, Network
-from topologies.stages.base import Array
+from topologies.stages.base import Array, Encoder
 
 __all__ = ["Agreement", "SpikeAgreement", "compare", "random_batch"]
 
@@ -63,10 +63,11 @@ def compare(
 ) -> Agreement:
     """Runs both on `values`: (B, *shape) samples, or (B, T, *shape) integers for events.
 
-    `module` is what was imported, None for NIR; `labels` are integers (B,). Raises what the module
-    raises when it is run.
+    `module` is what was imported, None for NIR; `labels` are integers (B,). Raises EncodingError
+    for samples that the network's input would refuse, and what the module raises when it is run.
     """
     network = imported.network
+    values = _legal(network, values)
     n_steps = values.shape[1] if network.input.encoder == "events" else _steps(network)
     layers = set(imported.neurons.values())
     mine = _trace(network, values, n_steps, bits, layers | {INPUT})
@@ -103,6 +104,16 @@ def random_batch(network: Network, n_samples: int, seed: int = 0) -> Array:
         return rng.uniform(spec.low, spec.high, (n_samples, *spec.shape))
     size = (n_samples, _steps(network), *spec.shape)
     return rng.integers(1, int(spec.high), size, endpoint=True) * (rng.random(size) < 0.2)
+
+
+def _legal(network: Network, values: Array) -> Array:
+    """The samples as the encoder takes them."""
+    (encoder,) = (
+        lowered.stage
+        for lowered in compile_with_errors(network).quantised.stages
+        if isinstance(lowered.stage, Encoder)
+    )
+    return np.stack([encoder.validate(sample) for sample in values])
 
 
 def _library(module: Any) -> str:

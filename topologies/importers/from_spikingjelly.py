@@ -7,6 +7,8 @@ Its neurons fire when the membrane reaches the threshold, `>=`. Sources: spiking
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from topologies.importers import from_torch
 from topologies.importers.modules import Flow, Handler, Handlers, Walk, refused, values_of
 from topologies.model import Source
@@ -75,11 +77,14 @@ def _cubalif(walk: Walk, path: str, node: Any, flow: Flow) -> Flow:
 
 
 def _voting(walk: Walk, path: str, module: Any, flow: Flow) -> Flow:
-    """Means over groups of neighbours."""
+    """Means over groups of neighbours: of 2**n values exact, else with 1 / size as weights."""
     size = int(module.voting_size)
     if len(flow.shape) != 1 or flow.shape[0] % size:
         raise refused(path, f"it reads a multiple of {size} values, but is given {flow.shape}.")
     groups = (flow.shape[0] // size, size)
+    if size & (size - 1):
+        weight = np.kron(np.eye(groups[0]), np.full((1, size), 1.0 / size))
+        return walk.add(path, "linear", flow, groups[:1], arrays={"weight": weight})
     rows = walk.add(f"{path}.groups", "reshape", flow, groups, shape=list(groups))
     return walk.add(path, "reduce", rows, groups[:1], axes=-1)
 

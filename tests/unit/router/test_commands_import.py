@@ -13,6 +13,7 @@ from topologies.importers.nir_file import write_nir
 from topologies.importers.source import SourceError
 from topologies.loader import load_network
 from topologies.model import NetworkError
+from topologies.stages.encoder import EncodingError
 
 pytestmark = pytest.mark.torch
 Run = Callable[..., Result]
@@ -86,7 +87,7 @@ def test_module_is_compared_with_its_library_on_samples(
     images = (rng.random((5, 20, 3, 4)) < 0.4).astype(np.uint8)
     samples = tmp_path / "samples.safetensors"
     save_file({"images": images, "labels": np.zeros(5, np.int64)}, samples)
-    result = run(module, "-o", tmp_path / "a.yaml", "--samples", samples)
+    result = run(module, "-o", tmp_path / "a.yaml", "--samples", samples, "--encoder", "events")
     assert result.exit_code == 0, result.output
     assert "Compared with spikingjelly on 5 given samples of 20 steps" in result.output
     assert "same class" in result.output
@@ -109,6 +110,37 @@ def test_state_dict_is_read_from_safetensors(run: Run, module: str, tmp_path: Pa
     save_file({"other": np.zeros(1, np.float32)}, tmp_path / "w.safetensors")
     failed = run(module, "-o", out, "--shape", "3,4", "--weights", tmp_path / "w.safetensors")
     assert isinstance(failed.exception, SourceError)
+
+
+def test_integers_are_not_guessed_to_be_events(run: Run, module: str, tmp_path: Path) -> None:
+    save_file({"images": np.zeros((5, 20, 3, 4), np.uint8)}, tmp_path / "samples.safetensors")
+    failed = run(module, "-o", tmp_path / "a.yaml", "--samples", tmp_path / "samples.safetensors")
+    assert isinstance(failed.exception, ImportCommandError)
+    assert "say --encoder events if they are (samples, steps, ...)" in str(failed.exception)
+
+
+def test_range_of_events_is_that_of_the_samples(run: Run, module: str, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 4, (5, 20, 3, 4)).astype(np.uint8)
+    save_file({"images": images}, tmp_path / "samples.safetensors")
+    out = tmp_path / "a.yaml"
+    options = ("--samples", tmp_path / "samples.safetensors", "--encoder", "events")
+    assert run(module, "-o", out, *options).exit_code == 0
+    assert load_network(out).input.high == 3
+    failed = run(module, "-o", out, *options, "--high", 1)
+    assert isinstance(failed.exception, EncodingError)
+
+
+def test_module_that_cannot_be_run_is_still_written(run: Run, module: str, tmp_path: Path) -> None:
+    (tmp_path / "my_nets.py").write_text(
+        "import snntorch, torch\n"
+        "net = torch.nn.Sequential(snntorch.Leaky(0.5), torch.nn.Linear(4, 3))\n"
+    )
+    failed = run("my_nets:net", "-o", tmp_path / "a.yaml", "--shape", "4")
+    assert isinstance(failed.exception, ImportCommandError)
+    assert "is written, but the original cannot be run: " in str(failed.exception)
+    assert load_network(tmp_path / "a.yaml").layers[1].kind == "linear"
+    again = run("my_nets:net", "-o", tmp_path / "a.yaml", "--shape", "4", "--no-check")
+    assert again.exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.pkl"])
