@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from router.store.calls import Info, StatusReply, TaskId, TaskStatus, WorkerInfo
 
-__all__ = ["StatusRows", "TaskRow", "WorkerRow", "status_rows", "task_detail"]
+__all__ = ["RecoveryRow", "StatusRows", "TaskRow", "WorkerRow", "status_rows", "task_detail"]
 
 
 _UNBOUNDED = 2**40  # what a worker without a limit tells
@@ -43,6 +43,23 @@ class TaskRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryRow:
+    """One task that a worker took over lately, and how long each phase lasted, in seconds.
+
+    claim: from the end of the former lease until the task was taken; restore: operator and
+    checkpoint were loaded; replay: all that lay in the logs at the claim was applied.
+    """
+
+    task: str
+    worker: str
+    previous: str
+    claim_s: float
+    restore_s: float
+    replay_s: float
+    windows_replayed: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatusRows:
     """All workers and tasks, sorted by name."""
 
@@ -50,6 +67,8 @@ class StatusRows:
     tasks: tuple[TaskRow, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
     """What the workers have counted since each began, such as `late_events_total`; added up."""
+    recoveries: tuple[RecoveryRow, ...] = ()
+    """The latest tasks that changed hands, as their new owners told, sorted by worker."""
 
     @property
     def ready(self) -> bool:
@@ -63,6 +82,7 @@ class StatusRows:
             "workers": [asdict(row) for row in self.workers],
             "tasks": [asdict(row) for row in self.tasks],
             "counts": dict(self.counts),
+            "recoveries": [asdict(row) for row in self.recoveries],
         }
 
     def tables(self) -> Mapping[str, Sequence[tuple[str, ...]]]:
@@ -114,7 +134,24 @@ def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
             sorted((_task_row(task, details) for task, details in tasks), key=lambda row: row.task)
         ),
         counts=_counts(infos.values()),
+        recoveries=tuple(row for name in sorted(infos) for row in _recoveries(name, infos[name])),
     )
+
+
+def _recoveries(worker: str, info: WorkerInfo) -> list[RecoveryRow]:
+    """What a worker tells of tasks it took over; times are milliseconds of its own wall clock."""
+    return [
+        RecoveryRow(
+            task=told["task"],
+            worker=worker,
+            previous=told["previous"],
+            claim_s=told["idle_ms"] / 1000,
+            restore_s=(told["restored"] - told["claimed"]) / 1000,
+            replay_s=(told["caught_up"] - told["restored"]) / 1000,
+            windows_replayed=told["windows_replayed"],
+        )
+        for told in json.loads(str(info.details.get("recoveries", "[]")))
+    ]
 
 
 def _counts(infos: Iterable[WorkerInfo]) -> dict[str, int]:

@@ -60,6 +60,13 @@ _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
 _HAND_OVER_S: Final = 5.0
 _SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
+_ALWAYS_TOLD: Final = (
+    "checkpoints_total",
+    "duplicates_dropped_total",
+    "fenced_writes_total",
+    "windows_applied_total",
+    "windows_replayed_total",
+)
 _log = logging.getLogger(__name__)
 
 
@@ -110,7 +117,7 @@ class Host:
         self._looking = asyncio.Lock()
         self._assignment_changed = False
         self._recoveries: list[dict[str, Any]] = []
-        self._past_counts: Counter[str] = Counter()  # of tasks that are no longer here
+        self._past_counts = Counter(dict.fromkeys(_ALWAYS_TOLD, 0))  # of tasks no longer here
         self._group = asyncio.TaskGroup()
 
     # ---- life ---------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ def _of_recovery(recoveries: list[dict[str, Any]]) -> Metric:
         labels=["phase"],
     )
     if recoveries:
+        family.add_metric(["claim"], float(recoveries[-1]["idle_ms"]) / 1000)
         times = [float(recoveries[-1][instant]) for instant in _INSTANTS]
         for phase, (begin, end) in zip(_PHASES, pairwise(times), strict=True):
             family.add_metric([phase], (end - begin) / 1000)

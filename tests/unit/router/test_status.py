@@ -74,3 +74,23 @@ def test_counts_of_workers_are_added_up_whatever_partitions_they_are_known_in() 
     rows = status_rows(replies)
     assert rows.as_json()["counts"] == {"late_events_total": 5}
     assert rows.tables()["Counts"][1:] == [("late_events_total", "5")]
+
+
+def test_a_takeover_is_told_once_with_the_seconds_of_each_phase() -> None:
+    told = (
+        '[{"task": "a/0/0@0", "previous": "b", "idle_ms": 20, "claimed": 5000.0,'
+        ' "restored": 5100.0, "caught_up": 5350.0, "windows_replayed": 7}]'
+    )
+    worker = WorkerStatus("w", True, WorkerInfo(100, ("synaptic",), details={"recoveries": told}))
+    rows = status_rows(StatusReply(partition, 1, 0, (worker,), ()) for partition in range(2))
+    assert rows.as_json()["recoveries"] == [
+        {
+            "task": "a/0/0@0",
+            "worker": "w",
+            "previous": "b",
+            "claim_s": 0.02,
+            "restore_s": 0.1,
+            "replay_s": 0.25,
+            "windows_replayed": 7,
+        }
+    ]

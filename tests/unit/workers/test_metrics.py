@@ -41,6 +41,7 @@ def test_each_task_has_its_own_series() -> None:
 
 def test_the_phases_are_those_of_the_latest_take_over() -> None:
     lines = _lines(_REPORT)
+    assert 'spikerouter_worker_recovery_seconds{phase="claim"} 0.05' in lines
     assert 'spikerouter_worker_recovery_seconds{phase="restore"} 0.25' in lines
     assert 'spikerouter_worker_recovery_seconds{phase="replay"} 0.5' in lines
 
