@@ -1,0 +1,1 @@
+"""A recurrent spiking network for spoken vowels; see README.md."""
