@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _FILE = "network.yaml"
+_FIGURES = "figures.json"
 _IMAGES = "test_images.safetensors"
 
 
@@ -51,11 +52,11 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def zoo_networks() -> tuple[str, ...]:
-    """The names of the networks that come with this package."""
+    """The names of the networks that come with this package: those whose training left figures."""
     zoo = _zoo()
     if not zoo.is_dir():
         return ()
-    return tuple(sorted(entry.parent.name for entry in zoo.glob(f"*/{_FILE}")))
+    return tuple(sorted(entry.parent.name for entry in zoo.glob(f"*/{_FIGURES}")))
 
 
 def zoo_entry(name: str) -> Entry:
@@ -63,7 +64,7 @@ def zoo_entry(name: str) -> Entry:
     folder = _zoo() / name.replace("-", "_")
     if folder.name not in zoo_networks():
         raise NetworkNotFound(f"No network {name!r} in the zoo: legal are {_known()}.")
-    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    figures = json.loads((folder / _FIGURES).read_text(encoding="utf-8"))
     return Entry.of(folder.name, figures, folder.parent)
 
 

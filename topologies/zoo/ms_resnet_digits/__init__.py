@@ -1,0 +1,1 @@
+"""A spiking residual network with membrane shortcuts; see README.md."""

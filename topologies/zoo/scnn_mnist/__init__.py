@@ -1,0 +1,1 @@
+"""A spiking convolutional network for MNIST; see README.md."""

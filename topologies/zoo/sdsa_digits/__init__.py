@@ -1,0 +1,1 @@
+"""A spiking transformer with spike-driven attention; see README.md."""

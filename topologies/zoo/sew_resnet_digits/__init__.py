@@ -1,0 +1,1 @@
+"""A spiking residual network that adds spikes; see README.md."""

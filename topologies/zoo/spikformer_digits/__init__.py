@@ -1,0 +1,1 @@
+"""A spiking transformer with spiking self-attention; see README.md."""

@@ -1,0 +1,1 @@
+"""A spiking transformer for MNIST; see README.md."""

@@ -1,0 +1,1 @@
+"""A spiking convolutional network with the shared stem; see README.md."""

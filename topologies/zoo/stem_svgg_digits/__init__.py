@@ -1,0 +1,1 @@
+"""A spiking VGG with the shared stem; see README.md."""

@@ -1,0 +1,1 @@
+"""A spiking VGG for handwritten digits; see README.md."""
