@@ -175,13 +175,18 @@ def needs_of(program: Program, delay: int = 0) -> Needs:
     """What a program needs; `delay` is the longest of the edges that it reads."""
     cost = program.cost
     weights = [stage.arrays()["weight"] for stage in program.stages if stage.weighted]
-    dtypes = {np.dtype(dtype) for spec in program.state_specs for _, _, dtype in spec}
+    states = zip(program.stages, program.state_specs, strict=True)
+    state_bits = [
+        stage.state_bits or _state_bits(np.dtype(dtype))
+        for stage, spec in states
+        for _, _, dtype in spec
+    ]
     return Needs(
         neurons=cost.n_neurons,
         synapses=cost.n_synapses,
         fan_in=sum(_fan_ins(program)),
         weight_bits=max(map(_weight_bits, weights), default=0),
-        state_bits=max(map(_state_bits, dtypes), default=0),
+        state_bits=max(state_bits, default=0),
         delay=delay,
         payload_bits=_payload_bits(program.output),
     )

@@ -14,7 +14,8 @@ One module per family of kinds; each exports `STAGES`, the tuple of its classes:
     add.py        add                           multiply.py   multiply
     attention.py  ssa                           requantise.py requantise
     neuron.py     if, lif                       plif.py       plif
-    cubalif.py    cubalif                       alif.py       alif
+    cubalif.py    cubalif                       cubalif_int.py cubalif_int
+    alif.py       alif
     multispike.py multispike                    integrator.py integrator
     delay.py      delay                         loop.py       loop
     readout.py    count, mean, membrane         leaky.py      leaky
@@ -172,6 +173,8 @@ class Stage(ABC):
     travels: ClassVar[Travels] = "as its inputs"
     tail: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    # Bits of a state variable, where fewer than its dtype has.
+    state_bits: ClassVar[int | None] = None
     # Whether `run` treats streams and steps alike: (T, B, ...) may then be given for (B, T, ...).
     timeless: ClassVar[bool] = False
 

@@ -10,6 +10,7 @@ from topologies.stages import (
     conv,
     conv1d,
     cubalif,
+    cubalif_int,
     delay,
     encoder,
     graph,
@@ -35,7 +36,7 @@ __all__ = ["KINDS", "build_stage", "kinds_of", "stage_class"]
 _MODULES = (
     *(conv, conv1d, linear, scale, graph),
     *(pool, reduce, reshape, add, multiply, attention, requantise, delay),
-    *(neuron, plif, cubalif, alif, multispike, integrator, loop),
+    *(neuron, plif, cubalif, cubalif_int, alif, multispike, integrator, loop),
     *(readout, leaky, encoder),
 )
 KINDS: Mapping[str, type[Stage]] = {cls.kind: cls for module in _MODULES for cls in module.STAGES}

@@ -86,3 +86,16 @@ def test_presets_have_a_source_and_their_own_name() -> None:
 def test_unknown_profile_is_refused_with_the_legal_ones() -> None:
     with pytest.raises(ProfileError, match="cpu, darwin3-core, loihi2-core, spinnaker1-core"):
         find_profile("abacus")
+
+
+def test_integer_neurons_count_with_the_bits_that_they_hold(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    compiled = compile_network(
+        make_network(
+            make_layer("w", "linear", "input", weight=np.eye(4)),
+            make_layer("n", "cubalif_int", "w"),
+        ),
+        bits=8,
+    )
+    assert misfits(compiled, find_profile("loihi2-core")) == ()
