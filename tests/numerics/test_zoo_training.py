@@ -2,10 +2,12 @@
 
 from importlib import import_module
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import yaml
+from safetensors.numpy import load_file, save_file
 
 import topologies.zoo as zoo
 from loadtest.undisturbed import run_streams
@@ -41,6 +43,50 @@ def test_compiled_network_says_what_the_trained_one_says(name: str) -> None:
         wanted = recipe.logits(net.eval(), torch.from_numpy(images)).argmax(1).numpy()
     found = np.concatenate(run_streams(network, np.stack(trial.streams))).argmax(axis=1)
     assert (found == wanted).mean() >= 0.98
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ms_resnet_digits",
+        "scnn_mnist",
+        "sdsa_digits",
+        "sew_resnet_digits",
+        "spikformer_digits",
+        "spikformer_mnist",
+        "stem_scnn_digits",
+        "stem_svgg_digits",
+        "svgg_digits",
+    ],
+)
+def test_network_file_describes_the_module_that_is_trained(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from topologies.zoo._layers import Stem
+
+    script = import_module(f"topologies.zoo.{name}.train")
+    monkeypatch.setattr(script, "digits_stem", Stem, raising=False)
+    torch.manual_seed(0)
+    net = script.build().train()
+    shape = _image_shape(HERE / name)
+    images = np.random.default_rng(0).integers(0, 17, (16, *shape)).astype(np.uint8)
+    script.RECIPE.logits(net, torch.from_numpy(images))  # fills the statistics of batch norms
+    copyfile(HERE / name / "network.yaml", tmp_path / "network.yaml")
+    save_file(script.RECIPE.arrays(net), tmp_path / "weights.safetensors")
+    network = compile_network(load_network(tmp_path))
+    with torch.no_grad():
+        wanted = script.RECIPE.logits(net.eval(), torch.from_numpy(images)).numpy()
+    found = np.concatenate(run_streams(network, images[:, None, None]))
+    # A current that rounding moves over the threshold moves an output by a weight or two.
+    assert np.median(np.abs(found - wanted)) < 0.02 * wanted.std()
+
+
+def _image_shape(folder: Path) -> tuple[int, int]:
+    document = yaml.safe_load((folder / "network.yaml").read_text())
+    height, width = document["input"]["shape"][1:]
+    return height, width
 
 
 def test_neuron_in_one_piece_gives_the_spikes_and_gradients_of_spikingjelly() -> None:
