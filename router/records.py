@@ -131,6 +131,8 @@ class Kill:
     name: str
     networks: tuple[str, ...]
     error: str
+    if_final: bool = False
+    """Only if no result is open any more: a task waits for records that retention took."""
 
 
 Record = Data | Era | Route | Kill
@@ -406,6 +408,7 @@ _FIELDS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
         "name": _text(0, NAME_BYTES),
         "networks": _networks,
         "error": _text(0, ERROR_BYTES),
+        "if_final": _flag,
     },
 }
 
@@ -474,7 +477,7 @@ def _kill(content: dict[str, Any], key: bytes | None, unnamed: str) -> Kill:
 
 
 def _complete(content: dict[str, Any], kind: str) -> dict[str, Any]:
-    missing = [name for name in _FIELDS[kind] if name not in content]
+    missing = [name for name in _FIELDS[kind] if name not in content and name not in _DEFAULTS]
     if missing:
         raise RecordError(f"The record of kind {kind} has no field `{missing[0]}`.")
     return content
@@ -522,9 +525,10 @@ def _contents(record: Record) -> tuple[str, dict[str, object]]:
             return "era", {"era": era, "predecessor": predecessor, "networks": networks}
         case Route(networks):
             return "route", {"networks": networks}
-        case Kill(stream, name, networks, error):
-            content = {"stream": tuple(stream), "name": name, "networks": networks}
-            return "kill", {**content, "error": clip_text(error)}
+        case Kill(stream, name, networks, error, if_final):
+            content: dict[str, object] = {"stream": tuple(stream), "name": name}
+            content |= {"networks": networks, "error": clip_text(error)}
+            return "kill", {**content, "if_final": True} if if_final else content
 
 
 def _data_contents(record: Data) -> dict[str, object]:
@@ -538,4 +542,4 @@ def _data_contents(record: Data) -> dict[str, object]:
     return content
 
 
-_DEFAULTS = {"seed": 0, "end": False}
+_DEFAULTS = {"seed": 0, "end": False, "if_final": False}

@@ -393,9 +393,7 @@ class Ingest:
     def _reject(self, record: Record, name: str, reason: str) -> None:
         self._letter(record.key, record.offset, reason, name, record.value)
 
-    def _letter(
-        self, key: bytes | None, offset: int, reason: str, name: str, value: bytes
-    ) -> None:
+    def _letter(self, key: bytes | None, offset: int, reason: str, name: str, value: bytes) -> None:
         self.counts["dead_letters_total"] += 1
         topic = self.spec.in_topic
         letter = DeadLetter(topic, self.spec.partition, offset, key, reason, name, value)
@@ -646,10 +644,15 @@ class Ingest:
     def _kill(self, said: Kill) -> None:
         """End the stream for the networks named, and pass it on once (17).
 
-        The result is written here: on its way to the readout, KILL may be lost to retention.
+        The result is written here: on its way to the readout, KILL may be lost to retention. A
+        task that asks whether it waits in vain is told so when every result is final, and no new
+        one is written then; it asks again while a result is open, which the deadline sees to.
         """
         number = said.stream.number
         if said.stream.era != self._era or number >= self._names.next_number:
+            return
+        flow = self._flows.get(number)
+        if said.if_final and flow is not None:
             return
         new = frozenset(
             n for n in self.spec.networks.intersection(said.networks)
@@ -661,8 +664,9 @@ class Ingest:
             self._killed.setdefault(network, IntervalSet()).add(number)
         name = self._names.name_of(number) or said.name
         self._control(Kind.KILL, number, name, new, said.error)
-        flow = self._flows.get(number)
-        self._abort_results(number, name, new if flow is None else new & flow.networks, said.error)
+        if not said.if_final:
+            routed = new if flow is None else new & flow.networks
+            self._abort_results(number, name, routed, said.error)
         if flow is None:
             self._shut(name)
             return
@@ -697,9 +701,7 @@ class Ingest:
         self._outbox.flush()
         self._held_until = self._outbox.n_outputs
 
-    def _abort_results(
-        self, number: int, name: str, networks: frozenset[str], error: str
-    ) -> None:
+    def _abort_results(self, number: int, name: str, networks: frozenset[str], error: str) -> None:
         batch = self._notice(Kind.ABORT, number, name, networks, error)._replace(end=True)
         for network in batch.networks:
             self._outbox.batch(out_topic(network), batch)

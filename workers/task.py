@@ -116,6 +116,16 @@ class _Stream:
         self.networks = networks
         self.routes = tuple(sorted(networks))
 
+    def lacks(self) -> bool:
+        """Whether a source is behind the others, in a stream that cannot go on."""
+        if self.abort is not None:
+            return True
+        delays = self.place.delays
+        return any(
+            held and (not delay or not self.window)
+            for delay, held in zip(delays, self.inbox, strict=True)
+        )
+
 
 class _PlaceState:
     """What is remembered per node: the current era, and which of its numbers ended (7, 17)."""
@@ -173,6 +183,8 @@ class Task:
         self._held_until = 0
         self._n_committed = 0  # outputs
         self._seeks: dict[str, int] = {}
+        self._look_at = 0.0
+        self._lacking: dict[_Stream, tuple[int, ...]] = {}
         self.reading = Reading(spec.topics)
         self._settle(spec)
         if stored is not None:
@@ -595,7 +607,28 @@ class Task:
             self._ready[stream] = None
 
     def tick(self, now: float) -> None:
-        """Nothing here depends on a clock."""
+        """`now` in seconds, of any clock that never runs backwards.
+
+        What a stream lacks may be gone for good, and nobody miss it: its results were final before
+        retention took it. So ingest is asked about streams that lacked the same a deadline ago;
+        what it says comes through the log, as all that depends on a clock (5, 17).
+        """
+        if now < self._look_at:
+            return
+        self._look_at = now + self._limits.deadline_s
+        before, self._lacking = self._lacking, {}
+        for stream in self._streams.values():
+            if stream not in self._ready and stream.lacks():
+                at = self._lacking[stream] = (stream.window, *stream.expect)
+                if before.get(stream) == at:
+                    self._ask_whether_final(stream)
+
+    def _ask_whether_final(self, stream: _Stream) -> None:
+        self.counts["streams_doubted_total"] += 1
+        error = f"AlreadyFinal: stream {stream.name} lacks input of window {stream.window}"
+        kill = Kill(stream.id, stream.name, stream.routes, clip_text(error), if_final=True)
+        topic = in_topic(stream.place.spec.input)
+        self._outbox.record(topic, stream.name.encode(), encode_record(kill))
 
     # ---- checkpoint ---------------------------------------------------------------------------
 

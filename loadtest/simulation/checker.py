@@ -108,6 +108,9 @@ class Checker:
             return True
         if batch.error.startswith(_KILLED):
             return True
+        if name == "AlreadyFinal":  # repeats what is final already (16)
+            sid = batch.stream
+            return all((partition, n, sid.era, sid.number) in self.finals for n in nets)
         if name in _OF_FATAL and stream is not None:
             return any(stream.is_poisoned(n) for n in nets)
         return False

@@ -17,7 +17,7 @@ __all__ = ["Host"]
 
 _AGAIN_MS = 3
 _DEADLINES_MS = 100
-"""How often an ingest looks at its deadlines."""
+"""How often a task at rest looks at its deadlines."""
 
 
 class Host:
@@ -45,6 +45,7 @@ class Host:
         self._has_aborted = False
         self._dies_after_commit = False
         self._wake_at = -1
+        self._next_tick = self.world.clock.now
         self._next_commit = self.world.clock.now
 
     # ---- taking over --------------------------------------------------------------------------
@@ -114,7 +115,7 @@ class Host:
             self.wake(_AGAIN_MS)
         elif self.giving or not (self.is_clean or self.tenancy.is_committing):
             self._wake_to_commit()
-        elif self._is_ingest and self.tenant.n_streams:
+        elif self.tenant.n_streams:
             self.wake(_DEADLINES_MS)
 
     def _wake_to_commit(self) -> None:
@@ -125,19 +126,26 @@ class Host:
         more = False
         if not self.giving:
             self._fetch()
-            if self._is_ingest:
-                self.tenant.tick(self.world.clock.now / 1000)
+            self._tick()
             more = not self.busy and self._work()
             if self.gone:
                 return False
             self.tenancy.is_caught_up()
             more = more or self._has_unread()
-        if self._is_stirred or self._is_ingest:
+        if self._is_stirred:
             self._is_stirred = False
             self._send()
         if not self.busy:
             self._checkpoint()
         return more
+
+    def _tick(self) -> None:
+        """Deadlines (17): an ingest's at every turn, a task's seldom."""
+        now = self.world.clock.now
+        if self._is_ingest or now >= self._next_tick:
+            self._next_tick = now + _DEADLINES_MS
+            self.tenant.tick(now / 1000)
+            self._is_stirred = True
 
     def _fetch(self) -> None:
         """Deliver what has arrived: some topics now, some later."""

@@ -209,8 +209,8 @@ class InputLog:
 
     def _kill(self, said: Kill) -> None:
         stream = self.streams.get(said.stream)
-        if stream is None or said.stream.era != self.era:
-            return
+        if stream is None or said.stream.era != self.era or said.if_final:
+            return  # who only asks changes nothing
         stream.killed |= stream.networks.intersection(said.networks)
         if stream.killed >= stream.networks:
             stream.closed = True
