@@ -243,6 +243,14 @@ class Settings(BaseSettings):
             " that fit it, and neither ingest nor readouts; empty: no limits."
         ),
     )
+    device: str = Field(
+        default="",
+        pattern=r"^([\w.]+:\w+)?$",
+        description=(
+            "MODULE:FACTORY of the adapter through which this worker computes synapse groups on"
+            " hardware nodes, one node per task (docs/hardware.md); empty: the backend."
+        ),
+    )
     max_tasks: int | None = Field(
         default=None,
         ge=1,

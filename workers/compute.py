@@ -10,6 +10,7 @@ import numpy as np
 
 from router.payload import check, pack, pack_result, unpack
 from router.records import SPIKES, Data
+from topologies.errors import SpikeRouterError
 from topologies.stages.base import Array, Clock, Encoder, ValueType
 from topologies.stages.encoder import Events
 from workers.ingest import Cut, IngestWork, Piece
@@ -17,10 +18,14 @@ from workers.kernel import Kernel
 from workers.spec import IngestSpec, TaskSpec
 from workers.task import Held, Window, Work
 
-__all__ = ["EncoderEncode", "KernelCompute"]
+__all__ = ["EncoderEncode", "ForeignStateError", "KernelCompute"]
 
 W = TypeVar("W")
 R = TypeVar("R")
+
+
+class ForeignStateError(SpikeRouterError, RuntimeError):
+    """A checkpoint is by another kind of node: this worker cannot take the task over."""
 
 
 class KernelCompute:
@@ -39,10 +44,16 @@ class KernelCompute:
         return [np.ascontiguousarray(a).tobytes() for a in state]
 
     def thaw(self, frozen: list[bytes]) -> Any:
-        return tuple(
-            np.frombuffer(raw, dtype).reshape(shape)
-            for raw, (_, shape, dtype) in zip(frozen, self._state_spec, strict=True)
-        )
+        try:
+            return tuple(
+                np.frombuffer(raw, dtype).reshape(shape)
+                for raw, (_, shape, dtype) in zip(frozen, self._state_spec, strict=True)
+            )
+        except ValueError as error:
+            raise ForeignStateError(
+                f"The state of a stream is not that of a kernel of operator {self._spec.operator} "
+                f"({error}): another kind of node wrote it, and only that can go on."
+            ) from error
 
     def _run(self, n_steps: int, windows: Sequence[Window]) -> list[tuple[bytes, Any]]:
         inputs = [self._port(i, n_steps, windows) for i in range(len(self._spec.ports))]

@@ -30,6 +30,7 @@ from topologies.errors import SpikeRouterError
 from topologies.stages.base import Encoder
 from workers.compute import EncoderEncode, KernelCompute
 from workers.conformance import admit
+from workers.device import DeviceCompute, open_device
 from workers.hosted import Hosted
 from workers.ingest import Fresh, Ingest
 from workers.kernel import Kernel, check_subnormals
@@ -46,7 +47,7 @@ from workers.leases import (
 from workers.reading import LogReplacedError, Record
 from workers.shelf import KernelShelf
 from workers.snapshot import NEWEST, Stored
-from workers.spec import ingest_spec, task_spec
+from workers.spec import TaskSpec, ingest_spec, task_spec
 from workers.task import Task
 from workers.tenancy import TenancyLostError, stored_of
 from workers.tenant import Limits, Tenant
@@ -261,7 +262,7 @@ class Host:
         if claimed.kind == "ingest":
             tenant: Tenant = await self._ingest(task, limits, begin, stored)
         else:
-            tenant = await self._task(task, limits, stored)
+            tenant = await self._task(task, claimed.kind, limits, stored)
         for topic in tenant.topics:
             tenant.reading.skip_to(topic, begin.get(topic, 0))
         if claimed.hand_count >= _SUSPECT_AFTER:
@@ -294,8 +295,17 @@ class Host:
         fresh = Fresh(era, first, last, begin.get(spec.in_topic, 0))
         return Ingest(spec, EncoderEncode(spec, encoder), limits, fresh, stored)
 
-    async def _task(self, task: TaskId, limits: Limits, stored: Stored | None) -> Task:
+    async def _on_device(self, spec: TaskSpec) -> DeviceCompute:
+        """A node of its own for a synapse group, programmed with it."""
+        operator = await self._shelf.operator(spec.operator)
+        node = open_device(self._settings.device)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, DeviceCompute, spec, operator, node)
+
+    async def _task(self, task: TaskId, kind: str, limits: Limits, stored: Stored | None) -> Task:
         spec = task_spec(self._networks, task.operator, task.group, task.partition)
+        if self._settings.device and kind == "synaptic":
+            return Task(spec, await self._on_device(spec), limits, stored)
         kernel = await self._shelf.get(task.operator, spec.group)
         return Task(spec, KernelCompute(spec, kernel), limits, stored)
 
