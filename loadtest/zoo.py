@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -124,11 +125,7 @@ async def _evaluate(names: Sequence[str], n_workers: int, console: Console) -> l
             trial = load_trial(entries[0].samples, networks[0])
             label = networks[0].name if len(networks) == 1 else networks[0].input.name
             bar = progress.add_task(label, total=len(trial.streams) * len(networks))
-
-            def answered(n: int, bar: object = bar) -> None:
-                progress.advance(bar, n)  # type: ignore[arg-type]
-
-            answers = await serve(networks, trial, n_workers, answered)
+            answers = await serve(networks, trial, n_workers, partial(progress.advance, bar))
             rows += [_row(e, n, trial, answers) for e, n in zip(entries, networks, strict=True)]
     return rows
 
