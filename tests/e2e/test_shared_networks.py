@@ -169,3 +169,20 @@ async def test_weights_may_lie_in_a_directory_and_go_with_the_last_network_that_
         async with asyncio.timeout(20.0):
             while {path.name for path in cache.iterdir()} != everything - own:
                 await asyncio.sleep(0.1)
+
+
+async def test_a_node_takes_over_from_another_in_the_middle_of_a_stream(
+    heads: Heads,
+) -> None:
+    """Workers 1 and 2 compute on simulated nodes, worker 3 has what runs beside them."""
+    node = {"device": "workers.simulated_node:SimulatedNode", "kinds": ("synaptic",)}
+    rest = {"kinds": ("ingest", "readout")}
+    changes = {"worker-1": node, "worker-2": node, "worker-3": rest}
+    async with serving(heads, n_workers=3, worker_settings=changes) as served:
+        victim = await holder_of(served, backbone(heads)[2], "s")
+        await served.send("s", range(10), 20, "one", "two")
+        await served.requests("r", 4, "one", "two")
+        served.stack.kill_worker(victim, signal.SIGKILL, restart=False)
+        await served.send("s", range(10, 20), 20, "one", "two")
+        await served.compare("s", 20, "one", "two")
+        assert await holder_of(served, backbone(heads)[2], "s") not in (victim, "worker-3")

@@ -1,6 +1,6 @@
 """When a lease book asks, and what it does with the answers."""
 
-from router.store.calls import ClaimReply
+from router.store.calls import Claimed, ClaimReply, TaskId
 from workers.leases import LeaseBook, LeaseCall
 
 TTL = 1000
@@ -31,3 +31,14 @@ def test_claim_comes_when_the_lease_of_another_runs_out() -> None:
 
 def test_lease_that_runs_out_late_does_not_delay_the_next_claim() -> None:
     assert _first_claim_after(_book(), 0, 900) == TTL // 4
+
+
+def test_worker_that_holds_its_most_tasks_claims_and_wants_no_more() -> None:
+    book = LeaseBook("w", [0], TTL, kinds=("synaptic",), new_token=lambda: "t", most=1)
+    (claim,) = _claims(book, 0)
+    task = TaskId("op", 0, 0)
+    book.replied(
+        claim, ClaimReply((Claimed(task, "t", "synaptic", 1, 1, 0, "", 0, "", 0),), (), 0), 0
+    )
+    verbs = {call.verb for now in range(0, 10 * TTL, 50) for call in book.due(now)}
+    assert not verbs & {"claim", "want"}
