@@ -98,8 +98,20 @@ class _Work:
                 except NetworkError as error:
                     faults += error.faults
         faults += self._misfits()
-        if faults:
+        if faults or (faults := list(self._unreached())):
             raise NetworkError(faults)
+
+    def _unreached(self) -> Iterator[Fault]:
+        """What leads to the output but is not reached from the input."""
+        leaf = self.graph.only("Output").path
+        before, stack = {leaf}, [leaf]
+        while stack:
+            new = [a for a in self.graph.sources(stack.pop()) if a not in before]
+            before.update(new)
+            stack += new
+        for path in self.graph.nodes:
+            if path in before and path not in self.shapes:
+                yield Fault(path, "it leads to the output, but the input does not lead to it.")
 
     def _ahead(self, path: str) -> list[str]:
         sources = self.graph.sources(path)
@@ -264,15 +276,18 @@ def _bias(node: Node) -> Any:
 
 def _declared(node: Node) -> Shape:
     """The shape that a node declares to read, if it does."""
-    if node.kind in ("Affine", "Linear"):
+    rank = node.array("weight").ndim if "weight" in node.fields else 0
+    if node.kind in ("Affine", "Linear") and rank > 1:
         weight = node.array("weight")
         return (*weight.shape[:-2], weight.shape[-1])
-    if node.kind in ("Conv1d", "Conv2d") and node.fields.get("input_shape") is not None:
-        (groups,) = node.whole("groups")
-        return (node.array("weight").shape[1] * groups, *node.whole("input_shape"))
+    if (
+        rank > 1
+        and node.kind in ("Conv1d", "Conv2d")
+        and node.fields.get("input_shape") is not None
+    ):
+        return (node.array("weight").shape[1] * node.whole("groups")[0], *node.whole("input_shape"))
     if node.kind == "Flatten" and node.fields.get("input_type") is not None:
-        given = node.fields["input_type"]
-        shape = tuple(int(x) for x in (given["input"] if isinstance(given, Mapping) else given))
+        shape = tuple(node.whole("input_type"))
         return shape if all(shape) else ()  # sinabs writes zeros
     if node.kind in SPIKING or node.kind in INTEGRATING or node.kind in ("Scale", "Delay"):
         return parameter_shape(node)

@@ -46,7 +46,7 @@ def _group(h5py: Any, group: Any, path: Path, depth: int) -> dict[str, Any]:
             found[name] = _group(h5py, item, path, depth + 1)
         else:
             value = item[()]
-            found[name] = value.decode("utf-8") if isinstance(value, bytes) else value
+            found[name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     return found
 
 

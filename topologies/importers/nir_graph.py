@@ -112,8 +112,9 @@ class Graph:
 def open_graph(document: Mapping[str, Any]) -> Graph:
     """The graph of a document. Raises NetworkError with everything that is wrong."""
     faults: list[Fault] = []
-    if document.get("type") != _GRAPH:
-        alone = {"node": dict(document)} if document.get("type") in KINDS else {}
+    kind = _text(document.get("type"))
+    if kind != _GRAPH:
+        alone = {"node": dict(document)} if kind in KINDS else {}
         document = {"type": _GRAPH, "nodes": alone, "edges": []}
     nodes, edges = _opened(document, "", 0, faults)
     if faults:
@@ -127,25 +128,46 @@ def _opened(
     found: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
     graphs: dict[str, dict[str, Node]] = {}
-    for name, fields in document.get("nodes", {}).items():
+    for name, fields in _mapping(document.get("nodes", {}), f"{prefix}nodes", faults).items():
         path = f"{prefix}{name}"
-        if fields.get("type") == _GRAPH:
+        kind = _text(_mapping(fields, path, faults).get("type"))
+        if kind == _GRAPH:
             graphs[name], inner = _opened(fields, f"{path}.", depth + 1, faults)
             found |= graphs[name]
             edges += inner
-        else:
-            found[path] = Node(path, _text(fields.get("type")), fields, depth)
+        elif isinstance(fields, Mapping):
+            found[path] = Node(path, kind, fields, depth)
             faults += _field_faults(found[path])
-    faults += _twice(document, prefix)
-    for pair in document.get("edges", ()):
-        source, target = (_text(end) for end in pair)
-        place = f"edge {prefix}{source} -> {prefix}{target}"
+    for pair, count in Counter(_pairs(document, f"{prefix}edges", faults)).items():
+        place = f"edge {prefix}{pair[0]} -> {prefix}{pair[1]}"
+        if count > 1:
+            faults.append(Fault(place, f"stands {count} times: legal is once."))
         try:
-            first = _end(source, prefix, found, graphs, "Output")
-            edges.append((first, _end(target, prefix, found, graphs, "Input")))
+            first = _end(pair[0], prefix, found, graphs, "Output")
+            edges.append((first, _end(pair[1], prefix, found, graphs, "Input")))
         except LookupError as error:
             faults.append(Fault(place, str(error.args[0])))
     return found, edges
+
+
+def _mapping(value: Any, place: str, faults: list[Fault]) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    faults.append(Fault(place, f"holds a {type(value).__name__}: legal is a group of fields."))
+    return {}
+
+
+def _pairs(document: Mapping[str, Any], place: str, faults: list[Fault]) -> list[tuple[str, str]]:
+    """The edges, as text. Everything that is no pair is a fault."""
+    given = document.get("edges", ())
+    if not isinstance(given, list | tuple | np.ndarray) or np.ndim(given) == 0:
+        faults.append(Fault(place, "are no list of pairs of names."))
+        return []
+    pairs = [pair for pair in given if isinstance(pair, list | tuple | np.ndarray)]
+    if len(pairs) != len(given) or any(len(pair) != 2 for pair in pairs):
+        faults.append(Fault(place, "are no list of pairs of names."))
+        return []
+    return [(_text(pair[0]), _text(pair[1])) for pair in pairs]
 
 
 def _field_faults(node: Node) -> Iterator[Fault]:
@@ -156,14 +178,6 @@ def _field_faults(node: Node) -> Iterator[Fault]:
     missing = [name for name in KINDS[node.kind] if node.fields.get(name) is None]
     if missing:
         yield Fault(node.path, f"this {node.kind} lacks {', '.join(missing)}.")
-
-
-def _twice(document: Mapping[str, Any], prefix: str) -> Iterator[Fault]:
-    counts = Counter(tuple(_text(end) for end in pair) for pair in document.get("edges", ()))
-    for (source, target), count in counts.items():
-        if count > 1:
-            place = f"edge {prefix}{source} -> {prefix}{target}"
-            yield Fault(place, f"stands {count} times: legal is once.")
 
 
 def _end(
@@ -197,7 +211,7 @@ def _end(
 
 
 def _text(end: Any) -> str:
-    return end.decode("utf-8") if isinstance(end, bytes) else str(end)
+    return end.decode("utf-8", "replace") if isinstance(end, bytes) else str(end)
 
 
 def _joined(graph: Graph) -> Graph:

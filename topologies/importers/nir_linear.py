@@ -68,20 +68,23 @@ def _one_matrix(
     return builder.add(name, "linear", [source], {}, arrays)
 
 
-def _pair(node: Node, name: str, default: int | None = None) -> list[int]:
-    found = node.whole(name, default)
-    if len(found) not in (1, 2):
-        raise refused(node, f"its {name} has {len(found)} numbers: legal are 1 or 2.")
-    return found * 2 if len(found) == 1 else found
+def _numbers(node: Node, name: str, rank: int, least: int) -> list[int]:
+    """Whole numbers, one per axis. Raises NetworkError."""
+    found = node.whole(name)
+    if len(found) not in {1, rank} or min(found) < least:
+        raise refused(
+            node,
+            f"its {name} is {found}: legal is one number per axis, or for all, from {least} on.",
+        )
+    return found * rank if len(found) == 1 else found
 
 
 def _padding(node: Node, kernel: Shape, dilation: list[int], stride: list[int]) -> list[int]:
     """Per axis, from numbers, 'valid' or 'same'."""
     given = node.fields.get("padding")
-    text = given.decode() if isinstance(given, bytes) else given
+    text = given.decode("utf-8", "replace") if isinstance(given, bytes) else given
     if not isinstance(text, str):
-        found = node.whole("padding")
-        return found * len(kernel) if len(found) == 1 else found
+        return _numbers(node, "padding", len(kernel), 0)
     if text == "valid":
         return [0] * len(kernel)
     reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
@@ -102,10 +105,9 @@ def _conv(builder: Builder, name: str, node: Node, source: Source, shape: Shape)
             node, f"its weight has shape {weight.shape} and its input {shape}: they do not fit."
         )
     kernel = weight.shape[2:]
-    numbers = {"stride": node.whole("stride"), "dilation": node.whole("dilation")}
-    numbers = {key: v * rank if len(v) == 1 else v for key, v in numbers.items()}
+    numbers = {key: _numbers(node, key, rank, 1) for key in ("stride", "dilation")}
     numbers["padding"] = _padding(node, kernel, numbers["dilation"], numbers["stride"])
-    (groups,) = node.whole("groups")
+    (groups,) = _numbers(node, "groups", 1, 1)
     arrays = {"weight": weight, **({"bias": bias} if bias.any() else {})}
     usual = {"stride": 1, "dilation": 1, "padding": 0}
     params = {k: _short(v) for k, v in numbers.items() if _short(v) != usual[k]}
@@ -124,19 +126,19 @@ def _short(numbers: list[int]) -> int | list[int]:
 def _pool(builder: Builder, name: str, node: Node, source: Source, shape: Shape) -> _Emitted:
     if len(shape) != 3:
         raise refused(node, f"it reads (channels, height, width), but is given {list(shape)}.")
-    kernel, padding = _pair(node, "kernel_size"), _pair(node, "padding")
-    stride = _pair(node, "stride")
-    params = {"kernel": _short(kernel), "stride": _short(stride), "padding": _short(padding)}
-    kept = {k: v for k, v in params.items() if (k, v) not in (("padding", 0), ("stride", kernel))}
+    kernel, stride = (_numbers(node, key, 2, 1) for key in ("kernel_size", "stride"))
+    padding = _numbers(node, "padding", 2, 0)
+    params = {"kernel": _short(kernel)}
+    params |= {"stride": _short(stride)} if stride != kernel else {}
+    params |= {"padding": _short(padding)} if any(padding) else {}
     kind = "avg_pool" if node.kind == "AvgPool2d" else "sum_pool"
-    found = builder.add(name, kind, [source], kept)
+    found = builder.add(name, kind, [source], params)
     sizes = zip(shape[1:], kernel, stride, padding, strict=True)
     return found, (shape[0], *((size + 2 * p - k) // s + 1 for size, k, s, p in sizes))
 
 
 def _flatten(builder: Builder, name: str, node: Node, source: Source, shape: Shape) -> _Emitted:
-    (first,) = node.whole("start_dim", 1)
-    (last,) = node.whole("end_dim", -1)
+    first, last = (node.whole(*given)[0] for given in (("start_dim", 1), ("end_dim", -1)))
     rank = len(shape)
     lo, hi = first % rank if -rank <= first < 0 else first, last % rank if last < 0 else last
     if lo == rank == hi + 1:

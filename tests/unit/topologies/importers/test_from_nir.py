@@ -507,3 +507,28 @@ def test_readout_that_is_asked_for_is_taken() -> None:
     face = Face("net", readout="mean", readings={"every": 2}, labels=("yes",))
     output = imported(graph({**ports(1, 1), "n": lif()}, "input n output"), face).network.output
     assert (output.readout, output.params, output.labels) == ("mean", {"every": 2}, ("yes",))
+
+
+def test_what_the_input_does_not_reach_is_named() -> None:
+    nodes = {**ports(1, 1), "n": lif(), "m": lif(), "lost": lif()}
+    with pytest.raises(NetworkError, match="lost: it leads to the output, but the input does not"):
+        imported(graph(nodes, "input n m output", "lost m"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"stride": 0},
+            r"conv: its stride is \[0\]: legal is one number per axis, or for all, from 1",
+        ),
+        ({"dilation": np.ones(3)}, r"conv: its dilation is \[1, 1, 1\]: legal is one"),
+        ({"padding": np.array([1, -1])}, r"conv: its padding is \[1, -1\]: legal is one"),
+        ({"groups": np.ones(2)}, r"conv: its groups is \[1, 1\]: legal is one"),
+    ],
+)
+def test_numbers_of_a_convolution_that_make_no_sense_are_refused(
+    fields: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(NetworkError, match=sentence):
+        imported(conv_graph(**{"padding": 0, **fields}))

@@ -103,3 +103,15 @@ def test_field_that_is_no_array_of_finite_numbers_is_refused(value: object) -> N
     found = open_graph(graph({"a": {**lif(), "tau": value}}))
     with pytest.raises(NetworkError, match="a: its tau must be finite numbers"):
         found.nodes["a"].array("tau")
+
+
+@pytest.mark.parametrize("edges", ["text", [1, 2], [("a", "b", "c")], np.zeros((2, 3))])
+def test_edges_that_are_no_pairs_are_refused(edges: object) -> None:
+    with pytest.raises(NetworkError, match="edges: are no list of pairs of names"):
+        open_graph({**graph({**ports(1, 1), "lif": lif()}), "edges": edges})
+
+
+@pytest.mark.parametrize("nodes", [7, {"lif": np.ones(3)}])
+def test_nodes_that_are_no_groups_of_fields_are_refused(nodes: object) -> None:
+    with pytest.raises(NetworkError, match="legal is a group of fields"):
+        open_graph({**graph({}), "nodes": nodes})
