@@ -13,6 +13,7 @@ from loadtest.faults.contents import make_contents
 from loadtest.faults.report import Summary, as_text, summarise
 from loadtest.faults.runner import play
 from loadtest.faults.schedule import APACHE, EMBEDDED, draw, lines
+from loadtest.faults.workload import Pace
 from loadtest.faults.world import World
 from router.loops import run
 from router.settings import Settings
@@ -26,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gap", type=float, default=1.5, help="seconds between two, on average")
     parser.add_argument("--kinds", default="", help="of faults, separated by commas; default: all")
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--load", type=float, default=1.0, help="times the usual pace of input")
     parser.add_argument("--apache", action="store_true", help="on Apache Kafka, three brokers")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--log", default="", help="file for what the processes write")
@@ -46,8 +48,9 @@ async def _run(options: argparse.Namespace, seed: int) -> Summary:
     world = World(settings, contents.networks, n_workers=options.workers, apache=options.apache)
     async with world:
         outcome = await play(
-            world, contents, faults, seed=seed, say=lambda line: print(line, file=sys.stderr)
-        )
+            world, contents, faults, seed=seed, pace=Pace().times(options.load),
+            say=lambda line: print(line, file=sys.stderr),
+        )  # fmt: skip
     if options.log:
         text = "".join(f"{name} | {line}\n" for name, line in world.stack.lines)
         await asyncio.to_thread(Path(options.log).write_text, text)

@@ -205,8 +205,10 @@ def stopped(history: History) -> Iterator[str]:
 
 
 def _is_hit(history: History, worker: str, at: float) -> bool:
+    """Whether a fault hit the worker about then, or the one that a child of its own belongs to."""
+    names = {worker, worker.rpartition("-")[0], "*"}  # a child is named <worker>-<process id> (28)
     return any(
-        (worker in f.hit or "*" in f.hit) and f.began - _LEASE_S <= at <= f.over + _LEASE_S
+        not names.isdisjoint(f.hit) and f.began - _LEASE_S <= at <= f.over + _LEASE_S
         for f in history.disturbances
     )
 

@@ -37,6 +37,10 @@ class Pace:
     streams: int = 4
     records: float = 8.0
 
+    def times(self, load: float) -> "Pace":
+        """So many times as much, by more streams and requests."""
+        return Pace(self.requests * load, max(1, round(self.streams * load)), self.records)
+
 
 @dataclass
 class Workload:

@@ -192,3 +192,12 @@ def test_a_store_that_lost_its_data_may_count_checkpoints_anew() -> None:
     tasks = {task: TaskView("w2", 1, {}) for task in ("hit", "other")}
     history.samples.append(Sample(5.0, tasks))
     assert judge(history) == []
+
+
+def test_a_child_goes_with_the_worker_that_started_it() -> None:
+    history = _good()
+    for i, sample in enumerate(history.samples):
+        task = sample.tasks["hit"]
+        child = task._replace(worker="w1-4711") if task.worker == "w1" else task
+        history.samples[i] = sample._replace(tasks={**sample.tasks, "hit": child})
+    assert judge(history) == []
