@@ -95,6 +95,7 @@ class RedisStore:
             decode_responses=False,
             retry=Retry(NoBackoff(), 0),
             socket_connect_timeout=timeout,
+            socket_timeout=None,  # calls have deadlines; redis-py's can swallow a cancellation
             **(security or {}),
         )
         return cls(client, timeout=timeout)
