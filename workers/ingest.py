@@ -187,6 +187,7 @@ class Ingest:
         self._killed: dict[str, IntervalSet] = {}
         self._flows: dict[int, _Flow] = {}
         self._early: dict[int, dict[str, int]] = {}
+        self._condemned: set[int] = set()  # late: their KILL is on its way, their result open
         self._ready: dict[_Flow, None] = {}
         self._flight = 0
         self._queued = 0
@@ -362,6 +363,7 @@ class Ingest:
             self._ledger.end(field)
         self._killed = {}
         self._early = {}
+        self._condemned = set()
         self._phase = "serve"
         is_first = self._predecessor == 0 and not self._fresh.is_truncated
         begin = self._fresh.begin if is_first else self._seen_at + 1
@@ -652,7 +654,9 @@ class Ingest:
         if said.stream.era != self._era or number >= self._names.next_number:
             return
         flow = self._flows.get(number)
-        if said.if_final and flow is not None:
+        if not said.if_final:
+            self._condemned.discard(number)
+        elif flow is not None or number in self._condemned:
             return
         new = frozenset(
             n for n in self.spec.networks.intersection(said.networks)
@@ -745,6 +749,7 @@ class Ingest:
         kill = Kill(StreamId(self._era, flow.number), flow.name, late, clip_text(error))
         self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
         # Wait no longer: what is queued behind these windows may hold back the reading of the KILL.
+        self._condemned.add(flow.number)
         flow.final |= set(late)
         self._progress(flow)
 
@@ -892,6 +897,7 @@ class Ingest:
             "next": self._names.next_number,
             "killed": {n: k.intervals() for n, k in self._killed.items()},
             "early": self._early,
+            "condemned": sorted(self._condemned),
         })  # fmt: skip
 
     def _freeze(self, field: str) -> tuple[str, int, bytes]:
@@ -925,6 +931,7 @@ class Ingest:
         self._routes = tuple(head["routes"])
         self._names.next_number = head["next"]
         self._early = head["early"]
+        self._condemned = set(head.get("condemned", ()))
         self._killed = {
             n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in head["killed"].items()
         }

@@ -130,3 +130,16 @@ def test_final_stream_is_ended_in_the_tasks_and_gets_no_second_result() -> None:
     assert told[1] is Kind.KILL
     assert told[0] not in (out_topic("n"), in_topic("x"))
     assert ask(ingest, kill, 3) == []
+
+
+def test_late_stream_is_ended_by_its_own_kill_and_not_by_a_question_before_it() -> None:
+    ingest, kill = serving()
+    ingest.tick(1.0)
+    ingest.tick(2.0 + Limits().deadline_s)
+    (late,) = ingest.take_outputs()
+    assert ask(ingest, kill, 2) == []
+    own = parse_record(late.key, late.value, 0, 0)
+    assert isinstance(own, Kill)
+    assert not own.if_final
+    told = ask(ingest, own, 3)
+    assert (out_topic("n"), Kind.ABORT) in told
