@@ -99,7 +99,9 @@ async def deploy_compiled(
         await store.put_manifest(network.name, network.to_bytes())
     known = await _generations(store, n_partitions)
     specs = [s for n in networks for s in task_specs(n, n_partitions, known, generation)]
-    settle_ms = settings.lease_ttl_ms if existing else 0
+    settle_ms = (
+        settings.lease_ttl_ms if existing or await _is_used(bus, networks, n_partitions) else 0
+    )
     fresh = [await store.create_task(spec, settle_ms=settle_ms) for spec in specs]  # 4
     for name in dict.fromkeys(n.input.name for n in networks):  # 5
         routes = tuple(sorted(n.name for n in everything.values() if n.input.name == name))
@@ -107,6 +109,12 @@ async def deploy_compiled(
         for partition in range(n_partitions):
             await (await bus.send(in_topic(name), None, partition, value))
     return Deployed(tuple(n.name for n in networks), len(specs), sum(fresh))
+
+
+async def _is_used(bus: Bus, networks: Iterable[CompiledNetwork], n_partitions: int) -> bool:
+    """Whether there was input before: then owners may have outlived the store's data (26, 27)."""
+    ends = await _ends(bus, {in_topic(n.input.name) for n in networks}, n_partitions)
+    return any(any(offsets) for offsets in ends.values())
 
 
 async def _ends(bus: Bus, topics: Iterable[str], n_partitions: int) -> dict[str, list[int]]:

@@ -192,6 +192,10 @@ class Host:
             case Suspicious(task):
                 self._group.create_task(self._run_alone(task))
 
+    def _doubt(self, task: TaskId) -> None:
+        self._book.doubt(task)
+        self._rousing.set()
+
     async def _hand_over(self, task: TaskId) -> None:
         """Checkpoint, stop, release; what takes too long is left to its deadline."""
         if starting := self._starting.get(task):
@@ -247,6 +251,7 @@ class Host:
             self._starting.pop(task, None)
         times["restored"] = time.time() * 1000
         hosted.seek = lambda: self._reread(hosted)
+        hosted.doubt = lambda: self._doubt(task)
         loops = self._group.create_task(self._keep(hosted, times))
         self._running[task] = _Running(hosted, loops, times)
         self._reread(hosted)
@@ -315,7 +320,11 @@ class Host:
 
     async def _refresh(self) -> None:
         async with self._looking:  # an older answer must not come after a newer one
-            self._networks = await load_networks(self._store)
+            found = await load_networks(self._store)
+            removed = await self._store.removed_networks()
+            # What is neither there nor removed, the store has forgotten: its owners remember (27).
+            kept = {n: net for n, net in self._networks.items() if n not in removed}
+            self._networks = {**kept, **found}
         self._shelf.keep(self._deployed())
 
     def _deployed(self) -> set[str]:

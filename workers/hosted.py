@@ -19,7 +19,7 @@ from router.store.redis import RedisStore
 from topologies.errors import SpikeRouterError
 from workers.reading import Record
 from workers.snapshot import Stored
-from workers.tenancy import Tenancy, TenancyLostError
+from workers.tenancy import Tenancy, TenancyLostError, TokenRefusedError
 from workers.tenant import Output, Tenant
 
 __all__ = ["Hosted", "SendFailedError"]
@@ -53,6 +53,7 @@ class Hosted:
         self.caught_up = asyncio.Event()
         self.committed_at = 0.0
         self.seek: Callable[[], None] = lambda: None
+        self.doubt: Callable[[], None] = lambda: None
         self._settings = settings
         self._bus = bus
         self._store = store
@@ -64,6 +65,8 @@ class Hosted:
         self._stopping = False
         self._failure: BaseException | None = None
         self._bytes_at_commit = 0
+        self._doubted = ""  # a token that the store refused
+        self._doubted_until = 0.0
 
     # ---- what the host calls ------------------------------------------------------------------
 
@@ -126,13 +129,22 @@ class Hosted:
         """Commit every interval while something changes, and at once when much was read."""
         while True:
             await self._until_due()
-            if self._stopping or not self.tenancy.begin():
+            if self._stopping or self._is_doubted() or not self.tenancy.begin():
                 # Much may be read and nothing be there to write: an ingest that has no era yet.
                 await self._wait_progress(self._interval)
                 continue
             await self._send_outputs()
             await self._commit()
             self._wake.set()
+
+    def _is_doubted(self) -> bool:
+        """Whether the lease book is being asked what a refused token means.
+
+        LOST cancels these loops; VANISHED brings another token, and this state may be the only one
+        that is left of the task (27). Without a word for a time to live, the commit is tried again.
+        """
+        now = asyncio.get_running_loop().time()
+        return self.tenancy.token == self._doubted and now < self._doubted_until
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -176,7 +188,15 @@ class Hosted:
             self.tenant.counts["checkpoints_refused_total"] += 1
         if outcome is CommitOutcome.TOKEN:
             self.tenant.counts["fenced_writes_total"] += 1
-        self.tenancy.finished(outcome)
+        try:
+            self.tenancy.finished(outcome)
+        except TokenRefusedError:
+            if self._stopping:
+                raise
+            self._doubted = self.tenancy.token
+            ttl_s = self._settings.lease_ttl_ms / 1000
+            self._doubted_until = asyncio.get_running_loop().time() + ttl_s
+            self.doubt()
         self._bytes_at_commit = self.tenant.reading.n_bytes
         if outcome is CommitOutcome.OK:
             self.tenant.counts["checkpoints_total"] += 1

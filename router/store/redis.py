@@ -32,6 +32,7 @@ T = TypeVar("T")
 _BATCH = 256  # commands or blobs at once: what one client may hold the server up for
 _MANIFESTS = "snn:networks"
 _GENERATION = "snn:generation"
+_REMOVED = "snn:removed"
 _AWAY = (
     TimeoutError,
     OSError,
@@ -163,16 +164,23 @@ class RedisStore:
         """Write a network's manifest, then list its name."""
         await self._execute([("SET", f"snn:network:{network}", manifest)])
         await self._execute([("SADD", _MANIFESTS, network)])
+        await self._execute([("SREM", _REMOVED, network)])
 
     async def get_manifest(self, network: str) -> bytes | None:
         """A network's manifest; None when it is not deployed."""
         return await self._get(f"snn:network:{network}")
 
     async def remove_manifest(self, network: str) -> None:
-        """Take a network's name off the list, then delete its manifest and where it began."""
+        """Write that it was removed, take its name off the list, delete what there is of it."""
+        await self._execute([("SADD", _REMOVED, network)])
         await self._execute([("SREM", _MANIFESTS, network)])
         await self._execute([("UNLINK", f"snn:network:{network}")])
         await self._execute([("UNLINK", f"snn:begin:{network}")])
+
+    async def removed_networks(self) -> frozenset[str]:
+        """The networks that were removed: one that is neither here nor listed, the store forgot."""
+        (names,) = await self._execute([("SMEMBERS", _REMOVED)])
+        return frozenset(name.decode() for name in cast("set[bytes]", names))
 
     async def put_begin(self, network: str, begin: bytes) -> None:
         """Write where a network begins in its topics, unless that is known already (31)."""

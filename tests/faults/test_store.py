@@ -1,14 +1,18 @@
-"""A store that cannot write is away for a while, not broken."""
+"""A store that cannot write is away for a while; one that lost its data is written anew."""
+
+import asyncio
 
 import pytest
 
+from loadtest.faults.contents import DIGITS
 from loadtest.faults.nemeses import full_disk
 from router.redis_server import RedisServer
 from router.store.calls import TaskId, TaskSpec
 from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
+from tests.faults.served import Served
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 
 async def test_a_full_disk_is_told_as_an_outage_that_passes() -> None:
@@ -28,3 +32,25 @@ async def _write_until_it_fails(store: RedisStore) -> None:
     """The server notices that its log cannot be written with its next write."""
     while True:
         await store.put_manifest("meanwhile", b"x")
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 3.0])
+async def test_owners_who_outlive_the_stores_data_write_it_anew_and_replay_nothing(
+    served: Served, wait_s: float
+) -> None:
+    content, world = served.contents.walks[0], served.world
+    await served.send("open", content, 0, 20)
+    async for emission in served.reader.results("open", 30.0, network=DIGITS):
+        if emission.index == 19:
+            break
+    world.redis.primary.kill()
+    world.redis.primary.wipe()
+    await world.redis.primary.start()
+    await asyncio.sleep(wait_s)  # workers look at an empty store meanwhile
+    await world.deploy()
+    await served.send("open", content, 20, len(content.samples))
+    assert await served.answer("open", DIGITS) == served.contents.expected[content.name][DIGITS]
+    await world.stack.wait_ready()
+    counts = (await world.stack.status()).counts
+    assert counts["windows_replayed_total"] == 0
+    assert counts["windows_applied_total"] > 0

@@ -212,6 +212,15 @@ async def test_where_a_network_begins_is_written_once_and_goes_with_it(store: Re
     assert await store.get_begin("n") is None
 
 
+async def test_a_removed_network_is_told_from_one_that_the_store_forgot(store: RedisStore) -> None:
+    await store.put_manifest("n", b"x")
+    assert await store.removed_networks() == frozenset()
+    await store.remove_manifest("n")
+    assert await store.removed_networks() == {"n"}
+    await store.put_manifest("n", b"x")
+    assert await store.removed_networks() == frozenset()
+
+
 async def test_generations_count_from_0(store: RedisStore) -> None:
     assert await store.generation() == 0
     await store.begin_generation()
