@@ -44,7 +44,7 @@ def worker_counts() -> set[str]:
 
 def worker_metrics() -> set[str]:
     """Names of the series of a worker that has counted everything once."""
-    recovery = {"claimed": 1.0, "restored": 2.0, "caught_up": 3.0}
+    recovery = {"idle_ms": 1.0, "claimed": 1.0, "restored": 2.0, "caught_up": 3.0}
     report: dict[str, Any] = {
         "counts": json.dumps(dict.fromkeys(worker_counts(), 1)),
         "recoveries": json.dumps([recovery]),

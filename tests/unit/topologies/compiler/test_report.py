@@ -12,7 +12,7 @@ from topologies.random_networks import random_inputs, random_network
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    return random_network(1)
+    return random_network(8)
 
 
 def test_report_without_samples_has_the_errors_of_all_weights(network: Network) -> None:
