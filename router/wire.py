@@ -15,7 +15,7 @@ import struct
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from operator import add, index, sub
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast
@@ -275,6 +275,7 @@ def _checked(value: int, limit: int, what: str) -> int:
     return value
 
 
+@lru_cache(maxsize=4096)
 def _id_bytes(text: str) -> bytes:
     if OPERATOR.fullmatch(text) is None:
         raise Malformed(f"The id {text[:120]!r} is not 32 digits 0-9 a-f.")
@@ -317,7 +318,7 @@ def _texts(values: Sequence[str], limit: int, what: str) -> tuple[bytes, Sequenc
     return whole, lengths
 
 
-def _route_text(routes: Iterable[Sequence[str]]) -> str:
+def _route_text(routes: Iterable[tuple[str, ...]]) -> str:
     """Sets of networks as text: ``,`` between the networks of a set, ``;`` between sets."""
     for route in routes:
         _check_route(route)
@@ -505,7 +506,8 @@ def _parse_routes(text: str) -> list[tuple[str, ...]]:
     return routes
 
 
-def _check_route(route: Sequence[str]) -> None:
+@lru_cache(maxsize=4096)
+def _check_route(route: tuple[str, ...]) -> None:
     for name in route:
         if NAME.fullmatch(name) is None:
             raise Malformed(f"The network {name[:120]!r} is not 1 to 100 of A-Z a-z 0-9 . _ -")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-_TICK_MS = 25
+_TICK_MS = 30
 _SUSPECT_AFTER = 2
 """Owners in a row that died with one window in hand, as in `workers/host.py` (28)."""
 

@@ -34,8 +34,9 @@ end
 
 local function new(undo_depth)
   local data, expires = {}, {} -- key -> string or {kind, fields}; key -> ms, if it expires
-  local written, undo = {}, {} -- what was there before each write of this call; one such per call
-  local now, replid = 0, ''
+  -- What was there before each write of this call, three entries each; one such list per call.
+  local written, n_written, undo = {}, 0, {}
+  local now, replid, info = 0, '', ''
   local soonest = huge -- when the next key expires, or earlier
   local fake, commands = {}, {}
 
@@ -50,10 +51,19 @@ local function new(undo_depth)
     return value
   end
 
+  -- `false` stands for what was not there: a list has no gaps.
+  local function remember(where, first, second)
+    local n = n_written
+    written[n + 1], written[n + 2], written[n + 3] = where, first or false, second or false
+    n_written = n + 3
+  end
+
   local function put(key, value, expiry)
-    written[#written + 1] = {key, data[key], expires[key]}
+    remember(key, data[key], expires[key])
     data[key], expires[key] = value, expiry
-    soonest = min(soonest, expiry or soonest)
+    if expiry and expiry < soonest then
+      soonest = expiry
+    end
   end
 
   -- What expired is gone for good, even if the clock jumps back.
@@ -88,17 +98,17 @@ local function new(undo_depth)
   end
 
   local function write(fields, field, value)
-    written[#written + 1] = {fields, field, fields[field]}
+    remember(fields, field, fields[field])
     fields[field] = value
   end
 
   local function revert(writes)
-    for i = #writes, 1, -1 do
-      local key, first, second = writes[i][1], writes[i][2], writes[i][3]
-      if type(key) == 'table' then
-        key[first] = second
+    for i = #writes - 2, 1, -3 do
+      local where, first, second = writes[i], writes[i + 1], writes[i + 2]
+      if type(where) == 'table' then
+        where[first] = second or nil
       else
-        data[key], expires[key] = first, second
+        data[where], expires[where] = first or nil, second or nil
       end
     end
   end
@@ -130,7 +140,7 @@ local function new(undo_depth)
     if section ~= 'replication' then
       error('the simulated store has no INFO section ' .. section, 0)
     end
-    return '# Replication\r\nrole:master\r\nmaster_replid:' .. replid .. '\r\n'
+    return info
   end
 
   function commands.EXISTS(key)
@@ -173,11 +183,11 @@ local function new(undo_depth)
     end
     local fields = made(key, 'hash')
     for i = 1, #pairs_, 2 do
-      local field = check(pairs_[i])
+      local field, value = check(pairs_[i]), check(pairs_[i + 1])
       if fields[field] == nil then
         added = added + 1
       end
-      write(fields, field, check(pairs_[i + 1]))
+      write(fields, field, value)
     end
     return added
   end
@@ -251,12 +261,12 @@ local function new(undo_depth)
   local server = {call = call}
 
   local function finish(ok, reply)
-    if written[1] ~= nil then
+    if n_written > 0 then
       undo[#undo + 1] = written
       if #undo > undo_depth then
         remove(undo, 1)
       end
-      written = {}
+      written, n_written = {}, 0
     end
     if not ok then
       error(reply, 0)
@@ -264,16 +274,26 @@ local function new(undo_depth)
     return reply
   end
 
-  -- What a script wrote before it failed stays written, as on the server.
-  function fake.run(at, id, script, keys, args)
+  local function greet(at, id)
     begin(at)
-    replid = id
-    return finish(pcall(script, server, keys, args))
+    if id ~= replid then
+      replid = id
+      info = '# Replication\r\nrole:master\r\nmaster_replid:' .. id .. '\r\n'
+    end
+  end
+
+  -- What a script wrote before it failed stays written, as on the server.
+  -- `is_plain`: one key and its arguments follow; otherwise a list of keys and one of arguments.
+  function fake.run(at, id, script, is_plain, first, ...)
+    greet(at, id)
+    if is_plain then
+      return finish(pcall(script, server, {first}, {...}))
+    end
+    return finish(pcall(script, server, first, (...)))
   end
 
   function fake.command(at, id, ...)
-    begin(at)
-    replid = id
+    greet(at, id)
     return finish(pcall(call, ...))
   end
 

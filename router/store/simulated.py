@@ -136,12 +136,12 @@ class SimulatedStore:
 
     def run(self, call: Call[T]) -> T:
         """Run one script's text on the data; what it wrote before an error stays written."""
-        lua = self._lua
-        keys = lua.list([key.encode() for key in call.keys])
-        args = lua.list([a if type(a) is bytes else str(a).encode() for a in call.args])
-        return call.read(
-            self._execute(call.script, self._run, lua.compiled(call.script), keys, args)
-        )
+        lua, keys = self._lua, list(map(_encoded, call.keys))
+        args: list[Any] = list(map(_encoded, call.args))
+        is_plain = len(keys) == 1 and len(args) <= _WIDE
+        operands = [keys[0], *args] if is_plain else [lua.list(keys), lua.list(args)]
+        script = lua.compiled(call.script)
+        return call.read(self._execute(call.script, self._run, script, is_plain, *operands))
 
     def read(self, query: Query[T]) -> T:
         """Run the read commands of a query."""
