@@ -6,13 +6,10 @@ is then a *warm* spare, and a claim waits for the checkpoint only.
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import threading
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from typing import Protocol
 
 from topologies.compiled import Group, Operator
 from topologies.errors import SpikeRouterError
@@ -20,7 +17,6 @@ from workers.kernel import Kernel
 
 __all__ = ["Artifacts", "KernelShelf", "NoArtifactError"]
 
-_NICE: Final = 10  # priority of the thread that warms up, behind the tasks that run
 _log = logging.getLogger(__name__)
 
 Admit = Callable[[Operator, Group], Kernel]
@@ -47,7 +43,7 @@ class KernelShelf:
         self._kernels: dict[Key, Kernel] = {}
         self._sizes: dict[str, int] = {}
         self._coming: dict[Key, asyncio.Task[Kernel]] = {}
-        self._background = ThreadPoolExecutor(1, "warm", initializer=_give_way)
+        self._background = ThreadPoolExecutor(1, "warm")
 
     def __contains__(self, key: object) -> bool:
         return key in self._kernels
@@ -68,20 +64,29 @@ class KernelShelf:
 
     async def get(self, operator: str, group: Group) -> Kernel:
         """The kernel of a task that is to run now. Raises what `operator` and `admit` raise."""
-        return await self._get((operator, group), None)
+        key = (operator, group)
+        kernel = self._kernels.get(key)
+        if kernel is not None:
+            return kernel
+        coming = self._coming.get(key)
+        if coming is None:
+            coming = self._coming[key] = asyncio.create_task(self._load(key, None))
+            coming.add_done_callback(lambda _: self._coming.pop(key, None))
+        return await asyncio.shield(coming)
 
     async def warm(self, wanted: Iterable[Key]) -> None:
-        """Get kernels ready one by one, with a low priority, until `warm_bytes` are reached.
+        """Get kernels ready one by one until `warm_bytes` are reached.
 
-        A kernel that cannot be had is passed over: a claim will say why.
+        A kernel that cannot be had is passed over: a claim will say why. A claim does not wait for
+        what is being warmed, behind others perhaps: it loads the same anew.
         """
         for key in wanted:
-            if key in self._kernels:
+            if key in self._kernels or key in self._coming:
                 continue
             if self._is_full():
                 return
             try:
-                await self._get(key, self._background)
+                await self._load(key, self._background)
             except SpikeRouterError as error:
                 _log.warning("operator %s does not get warm here: %s", key[0], error)
 
@@ -95,27 +100,8 @@ class KernelShelf:
     def _is_full(self) -> bool:
         return self._warm_bytes is not None and sum(self._sizes.values()) >= self._warm_bytes
 
-    async def _get(self, key: Key, pool: ThreadPoolExecutor | None) -> Kernel:
-        """Whoever comes while a kernel is under way waits for the same one."""
-        kernel = self._kernels.get(key)
-        if kernel is not None:
-            return kernel
-        coming = self._coming.get(key)
-        if coming is None:
-            coming = self._coming[key] = asyncio.create_task(self._load(key, pool))
-            coming.add_done_callback(lambda _: self._coming.pop(key, None))
-        return await asyncio.shield(coming)
-
     async def _load(self, key: Key, pool: ThreadPoolExecutor | None) -> Kernel:
         operator = await self.operator(key[0])
         loop = asyncio.get_running_loop()
         kernel = await loop.run_in_executor(pool, self._admit, operator, key[1])
-        self._kernels[key] = kernel
-        return kernel
-
-
-def _give_way() -> None:
-    """On Linux a thread has a priority of its own; elsewhere it stays as it is."""
-    if os.name == "posix" and os.uname().sysname == "Linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        return self._kernels.setdefault(key, kernel)

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -99,3 +100,21 @@ async def test_one_who_gives_up_waiting_takes_the_kernel_from_nobody() -> None:
     await asyncio.sleep(0)
     impatient.cancel()
     assert (await patient).operator.id == KEYS[0][0]
+
+
+async def test_claim_does_not_wait_for_what_is_being_warmed() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def admit(operator: Operator, group: Group) -> Kernel:
+        if threading.current_thread().name.startswith("warm"):
+            begun.set()
+            assert may_end.wait(60)
+        return ReferenceKernel(operator, group)
+
+    shelf = _shelf(_Store(), admit=admit)
+    warming = asyncio.create_task(shelf.warm(KEYS[:1]))
+    await asyncio.to_thread(begun.wait, 60)
+    kernel = await shelf.get(*KEYS[0])
+    may_end.set()
+    await warming
+    assert await shelf.get(*KEYS[0]) is kernel
