@@ -17,7 +17,8 @@ __all__ = ["Faults"]
 
 _N_BROKERS = 3
 _MOST_KILLED = 6
-"""Two owners that are not suspicious, two that are, and as many zombies."""
+"""Two owners that are not suspicious, two that are, and as many zombies. Where several streams of a
+task are deadly, each of them may come between two deaths of another."""
 
 
 class Faults:
@@ -64,7 +65,8 @@ class Faults:
         """A window takes its process with it; it must not tour the spares (28)."""
         key = (host.task, stream)
         self._n_killed[key] = self._n_killed.get(key, 0) + 1
-        if self._n_killed[key] > _MOST_KILLED and not self.store_forgot:
+        n_deadly = sum(task == host.task for task, _ in self._n_killed)
+        if self._n_killed[key] > _MOST_KILLED * n_deadly and not self.store_forgot:
             raise Violation(f"stream {stream} has killed {self._n_killed[key]} owners of {host}")
 
     # ---- workers ------------------------------------------------------------------------------
@@ -223,6 +225,11 @@ class Faults:
         self._truncated = True
         if self._corrupted or log.start > self._safe(log.place):
             self._world.checker.excuse(log.place.partition, "truncated")
+            # Who begins behind the gap has caught up with a log that kills nobody: the suspicion
+            # is over, and comes anew when ingest sends the window again.
+            for task, stream in list(self._n_killed):
+                if task.partition == log.place.partition:
+                    del self._n_killed[task, stream]
 
     def _safe(self, place: Place) -> int:
         """The lowest position that anybody may read this log from again."""
