@@ -105,6 +105,7 @@ class Host:
         )
         self._running: dict[TaskId, _Running] = {}
         self._starting: dict[TaskId, asyncio.Task[None]] = {}
+        self._giving: set[TaskId] = set()
         self._children: set[TaskId] = set()  # tasks for which a process of their own was started
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
@@ -187,7 +188,8 @@ class Host:
                 self._drop(task, "another worker has it")
             case Wanted(task):
                 running = self._running.get(task)
-                if running and running.hosted.caught_up.is_set():  # else it would wait twice
+                # One that is still catching up would wait twice: it is wanted again soon.
+                if running and running.hosted.caught_up.is_set() and task not in self._giving:
                     self._group.create_task(self._hand_over(task))
             case Suspicious(task):
                 self._group.create_task(self._run_alone(task))
@@ -198,6 +200,13 @@ class Host:
 
     async def _hand_over(self, task: TaskId) -> None:
         """Checkpoint, stop, release; what takes too long is left to its deadline."""
+        self._giving.add(task)
+        try:
+            await self._give(task)
+        finally:
+            self._giving.discard(task)
+
+    async def _give(self, task: TaskId) -> None:
         if starting := self._starting.get(task):
             await asyncio.wait([starting])
         running = self._running.get(task)

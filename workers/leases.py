@@ -55,7 +55,10 @@ class Lost(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Another worker should have the task: checkpoint, stop it, then call `release` (29)."""
+    """Another worker should have the task: checkpoint, stop it, then call `release` (29).
+
+    Given at each renewal until then, so that one who cannot give it yet is asked again.
+    """
 
     task: TaskId
 
@@ -87,7 +90,6 @@ class _Holding:
     cost: int
     token: str
     vanished: bool = False
-    wanted: bool = False
 
 
 @dataclass
@@ -375,8 +377,7 @@ class LeaseBook:
         if held.vanished:  # an earlier claim was run, though its reply was lost
             held.vanished = False
             events.append(Regained(task, held.token))
-        was, held.wanted = held.wanted, outcome is RenewOutcome.WANTED
-        if held.wanted and not was:
+        if outcome is RenewOutcome.WANTED:
             events.append(Wanted(task))
         return events
 
@@ -388,7 +389,7 @@ class LeaseBook:
         for claimed in reply.claimed:
             held = self._held.get(claimed.task)
             if held is not None and claimed.task in asked:
-                held.token, held.vanished, held.wanted = claimed.token, False, False
+                held.token, held.vanished = claimed.token, False
                 events.append(Regained(claimed.task, claimed.token))
                 continue
             self._held[claimed.task] = _Holding(claimed.cost, claimed.token)

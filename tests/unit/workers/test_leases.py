@@ -1,7 +1,7 @@
 """When a lease book asks, and what it does with the answers."""
 
-from router.store.calls import Claimed, ClaimReply, TaskId
-from workers.leases import LeaseBook, LeaseCall
+from router.store.calls import Claimed, ClaimReply, RenewOutcome, TaskId
+from workers.leases import Granted, LeaseBook, LeaseCall, Wanted
 
 TTL = 1000
 
@@ -42,3 +42,16 @@ def test_worker_that_holds_its_most_tasks_claims_and_wants_no_more() -> None:
     )
     verbs = {call.verb for now in range(0, 10 * TTL, 50) for call in book.due(now)}
     assert not verbs & {"claim", "want"}
+
+
+def test_task_is_wanted_at_each_renewal_until_it_is_given() -> None:
+    book, task = _book(), TaskId("a" * 32, 0, 0)
+    renew, claim = book.due(0)
+    assert book.replied(renew, {}, 0) == []
+    claimed = Claimed(task, claim.token, "synaptic", 1, 1, 0, "", 0, "", 0)
+    assert book.replied(claim, ClaimReply((claimed,), (), 0), 0) == [Granted(claimed)]
+    for now in range(TTL, 3 * TTL, TTL):
+        (renew,) = (call for call in book.due(now) if call.verb == "renew" and call.leases)
+        assert book.replied(renew, {task: RenewOutcome.WANTED}, now) == [Wanted(task)]
+    book.release(task)
+    assert not [call for call in book.due(4 * TTL) if call.leases]
