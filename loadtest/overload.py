@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Final
@@ -211,7 +211,7 @@ def bench_overload(
     log = Console(stderr=True)
     found = run_to_report(_measure(factor, seconds, workers, kafka, redis, log))
     if as_json:
-        print(json.dumps({**asdict(found), "growth": found.growth()}))
+        print(json.dumps({**vars(found), "growth": found.growth()}))
     else:
         Console().print(_table(found))
     if found.wrong or found.without_retry_after:

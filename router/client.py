@@ -492,6 +492,11 @@ async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
             await client.stop()
     except (KafkaError, TimeoutError, OSError):
         return
+    except asyncio.CancelledError:
+        # aiokafka cancels its own fetches and lets the cancellation out; one of ours goes on.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
 
 
 # Reading results

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from loadtest.faults.contents import DIGITS
+from loadtest.recovery import Observer
 from loadtest.faults.nemeses import full_disk
 from router.redis_server import RedisServer
 from router.store.calls import TaskId, TaskSpec
@@ -39,6 +40,8 @@ async def test_owners_who_outlive_the_stores_data_write_it_anew_and_replay_nothi
     served: Served, wait_s: float
 ) -> None:
     content, world = served.contents.walks[0], served.world
+    async with Observer(world.settings) as observer:
+        await observer.settled()  # a task that moves counts what waited for it as replayed
     await served.send("open", content, 0, 20)
     async for emission in served.reader.results("open", 30.0, network=DIGITS):
         if emission.index == 19:
