@@ -9,10 +9,13 @@ Faust application reads and writes spike topics with the codec that this module 
 Several monitors of one name share the partitions, a partition of all topics going to the same one.
 
 Faust creates topics only through Kafka's CreateTopics, which the embedded broker lacks, and its
-leader topic likewise: both are switched off, and the broker makes a topic when it is first used.
+leader topic likewise: both are switched off. The tables' changelogs are made as all our topics are.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -30,6 +33,7 @@ from router.activity import (
     latency_bucket,
     network_row,
 )
+from router.admin import TopicsNotMade, create_topics
 from router.client import reachable
 from router.payload import PayloadError
 from router.security import kafka_options
@@ -111,12 +115,11 @@ class Monitor:
         operators = dict.fromkeys(operator for operator, _ in self._groups)
         self._agent("spikes", map(spikes_topic, operators), self._count_spikes)
         self._agent("results", self._networks, self._count_results)
+        self._folder = ExitStack()
 
     def _table(self, name: str, n: int) -> Any:
         """A windowed table of rows of `n` counts."""
-        table = self.app.Table(
-            f"{self.app.conf.id}-{name}", default=lambda: [0] * n, partitions=self._n_partitions
-        )
+        table = self.app.Table(name, default=lambda: [0] * n, partitions=self._n_partitions)
         return table.tumbling(self.window_s, expires=10 * self.window_s)
 
     def _agent(self, name: str, topics: Iterable[str], count: Callable[[Any, Frame], None]) -> None:
@@ -135,6 +138,13 @@ class Monitor:
         """Join the group and start to read; raises MonitorFailed."""
         if not await reachable(self._settings.kafka):
             raise MonitorFailed(f"Kafka does not answer at {self._settings.kafka}.")
+        changelogs = [table.changelog_topic_name for table in self.app.tables.values()]
+        try:
+            await create_topics(self._settings, changelogs, self._n_partitions)
+        except TopicsNotMade as error:
+            raise MonitorFailed(str(error)) from error
+        folder = TemporaryDirectory(prefix="spikerouter-monitor-")  # Faust insists on one
+        self.app.conf.datadir = Path(self._folder.enter_context(folder))
         self.app.finalize()
         await self.app.start()
         return self
@@ -146,6 +156,7 @@ class Monitor:
         traceback: TracebackType | None,
     ) -> None:
         await self.app.stop()
+        self._folder.close()
 
     def report(self, at: float, tasks: Iterable[TaskRow] = ()) -> Report:
         """The window of time that `at` lies in (seconds since 1970, Kafka's timestamps).

@@ -10,6 +10,7 @@ import pytest
 from faust.serializers import codecs
 
 from router.activity import Report
+from router.admin import create_topics
 from router.client import Publisher
 from router.monitor import CODEC, Monitor, MonitorFailed
 from router.payload import pack, pack_result
@@ -49,8 +50,10 @@ def network(fresh_name: FreshName) -> CompiledNetwork:
 @pytest.fixture
 async def publisher(kafka: str, network: CompiledNetwork) -> AsyncIterator[Publisher]:
     """A publisher; every topic of the network is there, since each has got a frame of nothing."""
+    topics = (*map(spikes_topic, network.summaries), out_topic(network.name))
+    await create_topics(Settings.load(kafka=kafka), topics, N)
     async with Publisher(kafka, N) as publisher:
-        for topic in (*map(spikes_topic, network.summaries), out_topic(network.name)):
+        for topic in topics:
             for partition in range(N):
                 empty = encode_frame(Frame("a" * 32, 0, []))
                 await (await publisher.send(topic, b"k", empty, partition))
