@@ -21,6 +21,7 @@ from topologies.zoo.entry import Entry
 
 __all__ = [
     "NetworkNotFound",
+    "family_of",
     "find_network",
     "images_of",
     "load_network",
@@ -110,6 +111,17 @@ def images_of(name: str) -> Path | None:
     if folder.parent == _zoo():
         images = zoo_entry(folder.name).samples
     return images if images.name == _IMAGES and images.is_file() else None
+
+
+def family_of(name: str) -> str | None:
+    """The family of a network of the zoo, by name or path (see `find_network`); None of others.
+
+    Raises NetworkNotFound.
+    """
+    if name.replace("-", "_") in FULL_SIZE:
+        return None
+    folder = find_network(name).resolve().parent
+    return zoo_entry(folder.name).family if folder.parent == _zoo().resolve() else None
 
 
 def _read(path: Path) -> Network:

@@ -12,7 +12,7 @@ A place where an operator stands counts once per network, so an operator that st
 network counts twice. Places that are equal from the input on (nodes) are computed once as well.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -57,24 +57,6 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One network, one family, or all of them.
-
-    `distinct` counts classes per level; `shared` the operators that another network has as well.
-    """
-
-    name: str
-    n_operators: int
-    distinct: Mapping[Level, int]
-    shared: Mapping[Level, int]
-    n_nodes: int
-
-    def ratio(self, level: Level) -> float:
-        """Operators per distinct one: 1 where nothing is shared."""
-        return self.n_operators / self.distinct[level]
-
-
-@dataclass(frozen=True, slots=True)
 class Spares:
     """Spares that outlast the loss of any one operator's worker.
 
@@ -88,6 +70,36 @@ class Spares:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One network, one family, or all of them.
+
+    `distinct` counts classes per level; `shared` the operators that stand in more than one of all
+    networks that were compared. The spares are those of `networks` alone.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    n_operators: int
+    distinct: Mapping[Level, int]
+    shared: Mapping[Level, int]
+    n_nodes: int
+    per_model: Spares
+    pools: Mapping[Level, Spares]
+
+    def ratio(self, level: Level) -> float:
+        """Operators per distinct one: 1 where nothing is shared."""
+        return self.n_operators / self.distinct[level]
+
+    def saved_spares(self, level: Level) -> float:
+        """The share of the spares that a pool saves against spares per model."""
+        return _saved(self.pools[level].n, self.per_model.n)
+
+    def saved_size(self, level: Level) -> float:
+        """The share of the spares' neurons and synapses that it saves."""
+        return _saved(self.pools[level].size, self.per_model.size)
+
+
+@dataclass(frozen=True, slots=True)
 class Sharing:
     """The analysis of some networks. `families` is empty when none were given."""
 
@@ -95,12 +107,10 @@ class Sharing:
     networks: tuple[Row, ...]
     families: tuple[Row, ...]
     total: Row
-    per_model: Spares
-    pools: Mapping[Level, Spares]
 
-    def saved(self, level: Level) -> float:
-        """The share of the spares' neurons and synapses that a pool saves against per model."""
-        return 1.0 - self.pools[level].size / self.per_model.size if self.per_model.size else 0.0
+
+def _saved(n: int, of: int) -> float:
+    return 1.0 - n / of if of else 0.0
 
 
 def class_of(summary: Summary, level: Level) -> str:
@@ -129,14 +139,12 @@ def share(
     by_family: dict[str, str] = {} if families is None else {n: families[n] for n in names}
     return Sharing(
         places=places,
-        networks=tuple(_row(name, places, {name}) for name in names),
+        networks=tuple(_row(name, places, [name]) for name in names),
         families=tuple(
-            _row(family, places, {name for name in names if by_family[name] == family})
+            _row(family, places, [name for name in names if by_family[name] == family])
             for family in dict.fromkeys(by_family.values())
         ),
-        total=_row("all", places, set(names)),
-        per_model=_per_model(places),
-        pools={level: _pool(level, places) for level in LEVELS},
+        total=_row("all", places, names),
     )
 
 
@@ -163,14 +171,17 @@ def _places(network: CompiledNetwork) -> Iterable[Place]:
         yield Place(network.name, node.id, label, summary, classes[summary.id])
 
 
-def _row(name: str, places: Sequence[Place], networks: Collection[str]) -> Row:
+def _row(name: str, places: Sequence[Place], networks: Sequence[str]) -> Row:
     own = [place for place in places if place.network in networks]
     return Row(
         name=name,
+        networks=tuple(networks),
         n_operators=len(own),
         distinct={level: len({place.classes[level] for place in own}) for level in LEVELS},
         shared={level: _shared(level, places, own) for level in LEVELS},
         n_nodes=len({place.node for place in own}),
+        per_model=_per_model(own),
+        pools={level: _pool(level, own) for level in LEVELS},
     )
 
 

@@ -1,8 +1,8 @@
 """Draw what networks share, as SVG. Pure.
 
-One column per network, one box per place, the input above. Boxes of one fill are one operator, in
-one network or several; a stripe of one colour at the left marks the same signature with other
-weights. What stands alone is grey.
+One column per network under the name of its family, one box per place, the input above. Boxes of
+one fill are one operator, in one network or several; a stripe of one colour at the left marks the
+same signature with other weights. What stands alone is grey.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from topologies.sharing import Level, Place, Sharing
 
 __all__ = ["draw_sharing"]
 
-_WIDTH, _HEIGHT, _GAP, _MARGIN, _HEAD = 190, 44, 10, 20, 64  # pixels
+_WIDTH, _HEIGHT, _GAP, _MARGIN, _HEAD = 190, 44, 10, 20, 80  # pixels
 _STRIPE, _MOST = 8, 26  # pixels; characters of a label
 _ALONE = "#f2f2f2"
 _HUES = (205, 95, 35, 280, 0, 165, 60, 320, 235, 130)  # degrees, neighbours far apart
@@ -20,7 +20,8 @@ _HUES = (205, 95, 35, 280, 0, 165, 60, 320, 235, 130)  # degrees, neighbours far
 
 def draw_sharing(sharing: Sharing) -> str:
     """The picture of an analysis."""
-    names = [row.name for row in sharing.networks]
+    families = {name: row.name for row in sharing.families for name in row.networks}
+    names = list(families) or list(sharing.total.networks)
     columns = {name: [p for p in sharing.places if p.network == name] for name in names}
     fills = _colours(sharing.places, "exact", "hsl({hue},70%,{light}%)", 82)
     stripes = _colours(sharing.places, "signature", "hsl({hue},75%,{light}%)", 42)
@@ -31,11 +32,14 @@ def draw_sharing(sharing: Sharing) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
         f"<title>{escape('Operators of ' + ', '.join(names))}</title>",
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
         f'<text x="{_MARGIN}" y="18" fill="#555">One fill: the same operator. '
         "One stripe: the same shapes, other weights. Size: neurons plus synapses.</text>",
     ]
     for column, (name, places) in enumerate(columns.items()):
         x = _MARGIN + column * (_WIDTH + _GAP)
+        family = families.get(name, "")
+        parts.append(f'<text x="{x}" y="{_HEAD - 30}" fill="#555">{escape(family)}</text>')
         parts.append(f'<text x="{x}" y="{_HEAD - 14}" font-weight="bold">{escape(name)}</text>')
         parts += [
             _box(place, x, _HEAD + row * (_HEIGHT + _GAP), fills, stripes)

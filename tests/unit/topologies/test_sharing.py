@@ -88,16 +88,24 @@ def test_families_count_what_their_networks_have(compiled: Compiled) -> None:
 
 def test_pool_of_a_signature_holds_its_largest_operator_once(compiled: Compiled) -> None:
     sharing = share([compiled("a", EYE), compiled("b", EYE / 2), compiled("c", EYE / 4)])
-    one = share([compiled("a", EYE)])
-    assert sharing.per_model.size == 3 * one.per_model.size
-    assert sharing.pools["signature"].size == one.per_model.size
-    assert sharing.saved("signature") == pytest.approx(2 / 3)
+    total, one = sharing.total, share([compiled("a", EYE)]).total
+    assert total.per_model.size == 3 * one.per_model.size
+    assert total.pools["signature"].size == one.per_model.size
+    assert total.saved_size("signature") == pytest.approx(2 / 3)
+    assert total.saved_spares("signature") == pytest.approx(2 / 3)
 
 
 def test_pool_of_a_kind_is_as_large_as_its_largest(compiled: Compiled) -> None:
     small, large = compiled("a", EYE), compiled("b", WIDE)
-    pool = share([small, large]).pools["kind"]
-    assert pool.size == share([large]).per_model.size
+    pool = share([small, large]).total.pools["kind"]
+    assert pool.size == share([large]).total.per_model.size
+
+
+def test_spares_of_a_family_are_those_of_its_networks_alone(compiled: Compiled) -> None:
+    networks = [compiled("a", EYE), compiled("b", EYE / 2), compiled("c", EYE / 4)]
+    x, y = share(networks, {"a": "x", "b": "x", "c": "y"}).families
+    assert (x.per_model.n, x.pools["exact"].n, x.pools["signature"].n) == (6, 4, 3)
+    assert (y.per_model.n, y.pools["signature"].n, y.saved_spares("signature")) == (3, 3, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +135,13 @@ def test_equal_operators_have_one_fill_and_lone_ones_are_grey(compiled: Compiled
     (stripe, alone), (same_stripe, also_alone) = boxes["a", "w0+n0"], boxes["b", "w0+n0"]
     assert stripe == same_stripe
     assert alone == also_alone != boxes["a", "input"][-1]
+
+
+def test_networks_of_a_family_stand_side_by_side_below_its_name(compiled: Compiled) -> None:
+    networks = [compiled(name, EYE) for name in "abc"]
+    picture = ET.fromstring(draw_sharing(share(networks, {"a": "x", "b": "y", "c": "x"})))
+    heads = [text.text for text in picture.findall(f"{SVG}text")][1:]
+    assert heads == ["x", "a", "x", "c", "y", "b"]
 
 
 def test_names_are_escaped_in_the_picture(compiled: Compiled) -> None:
