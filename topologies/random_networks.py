@@ -69,6 +69,8 @@ class _Builder:
         kind, params = _NEURONS[self.draw(len(_NEURONS))]
         if kind == "multispike" and len(self.layers) % 2:
             return self.add("cubalif_int", decay_u=1500, decay_v=300, v_threshold=1.5)
+        if params.get("form") == "lsnn" and len(self.layers) % 2:
+            params = {**params, "refractory": 2}
         if self.draw(4) or not self.shape:
             return self.add(kind, **params)
         lowest = params.get("v_threshold", 1.0)

@@ -62,6 +62,9 @@ NEURONS: Mapping[str, Neuron] = {
     "cubalif snntorch": CubaLif(form="snntorch", leak=0.9, leak_syn=0.5, fire=">"),
     "several spikes in a step": MultiSpike(max_spikes=4, decay=0.7, decay_syn=0.3, r=0.8),
     "alif lsnn": Alif(form="lsnn", decay=0.9, rho=0.95, beta=0.3, fire=">"),
+    "alif lsnn, refractory": Alif(
+        form="lsnn", decay=0.9, rho=0.95, beta=0.1, fire=">", refractory=2
+    ),
     "alif yin": Alif(form="yin", decay=0.8, rho=0.9, beta=1.8, v_threshold=0.1, r=2.0, fire=">"),
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from topologies.stages.alif import Alif
-from topologies.stages.base import Array, to_current
+from topologies.stages.base import Array, ValueType, to_current
 from topologies.stages.cubalif import CubaLif
 from topologies.stages.dynamics import Neuron, Resetting
 from topologies.stages.plif import Plif
@@ -40,8 +40,8 @@ def bits(values: Any) -> Array:
 
 def start(neuron: Neuron) -> tuple[Array, ...]:
     zeros = np.zeros((N_STREAMS, N), np.float32)
-    states = {Alif: (zeros, zeros, zeros.astype(np.uint8)), CubaLif: (zeros, zeros)}
-    found: tuple[Array, ...] = states.get(type(neuron), (zeros,))
+    spec = neuron.state_spec([ValueType((N,), 0, 1)])
+    found = tuple(zeros.astype(dtype) for _, _, dtype in spec)
     return neuron.begun(found, np.zeros(N_STREAMS, np.int64))
 
 
@@ -178,6 +178,24 @@ def test_alif_is_the_recurrence_of_bellec_and_others(currents: Array, name: str)
 
     mine = Alif(form="lsnn", decay=decay, rho=rho, beta=beta, v_threshold=threshold, fire=">")
     assert_same_bits(mine, one_by_one(step, 0.0, 0.0, 0.0), currents)
+
+
+@pytest.mark.parametrize("n_refractory", [1, 2, 6])
+def test_refractory_alif_is_the_recurrence_of_bellec_and_others(
+    currents: Array, n_refractory: int
+) -> None:
+    """As its authors write it: n_refractory counts the step of the spike."""
+    decay, rho, beta, threshold = CONSTANTS["one per neuron"]
+
+    def step(n: int, i: np.float32, v: Any, a: Any, z: Any, r: Any) -> tuple[Any, ...]:
+        v = f32(f32(f32(at(decay, n) * v) + i) - f32(z * at(threshold, n)))
+        a = f32(f32(at(rho, n) * a) + z)
+        s = f32(r == 0 and v > f32(at(threshold, n) + f32(at(beta, n) * a)))
+        return s, v, a, s, min(max(r + n_refractory * s - 1, 0), n_refractory)
+
+    constants = {"decay": decay, "rho": rho, "beta": beta, "v_threshold": threshold}
+    mine = Alif(form="lsnn", **constants, fire=">", refractory=n_refractory - 1)
+    assert_same_bits(mine, one_by_one(step, 0.0, 0.0, 0.0, 0.0), currents)
 
 
 @pytest.mark.parametrize("name", CONSTANTS)

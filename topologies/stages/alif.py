@@ -16,16 +16,25 @@ In both the reset of a spike is subtracted one step later: by `lsnn` the silent 
 by `yin` the threshold of that later step. 1 - rho, 1 - decay and its product with r are float32.
 `fire` is '>' in both publications' code.
 
+With `refractory` R above 0, `lsnn` counts in w the steps in which a neuron must not fire yet:
+
+    s = s and w = 0
+    w = R where s, else max(w - 1, 0)                       whole numbers
+
+so that R silent steps follow each spike. Only the spike is suppressed: v and a go on as above, and
+a membrane that is still above its threshold fires when the time is over. The authors' code calls
+R + 1 n_refractory: it counts the step of the spike.
+
 Everything starts at 0.
 
 Sources: Bellec et al., A solution to the learning dilemma for recurrent networks of spiking
-neurons, 2020, doi:10.1038/s41467-020-17236-y, equations 6 to 8 (without a refractory period);
-Yin et al., Accurate and efficient time-domain classification with adaptive spiking recurrent neural
-networks, 2021, doi:10.1038/s42256-021-00397-w, equations 3 to 6.
+neurons, 2020, doi:10.1038/s41467-020-17236-y, equations 6 to 8, and the refractory time of its
+methods; Yin et al., Accurate and efficient time-domain classification with adaptive spiking
+recurrent neural networks, 2021, doi:10.1038/s42256-021-00397-w, equations 3 to 6.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
 
 import numpy as np
@@ -33,6 +42,7 @@ import numpy as np
 from topologies.stages.base import (
     NO_ARRAYS,
     Array,
+    Json,
     Stage,
     StageError,
     StateSpec,
@@ -53,13 +63,15 @@ __all__ = ["ALIF_FORMS", "STAGES", "Alif", "AlifForm"]
 AlifForm: TypeAlias = Literal["lsnn", "yin"]
 ALIF_FORMS: tuple[AlifForm, ...] = ("lsnn", "yin")
 _ONE = np.float32(1.0)
+_LONGEST = 2**16 - 1  # steps of a refractory period, counted in 16 bits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Alif(Neuron):
     """`decay` of the membrane, `rho` of the adaptation, per step; `beta` is what a unit of it adds.
 
-    `r` scales the input of the form yin.
+    `r` scales the input of the form yin. `refractory` is the number of silent steps that follow a
+    spike of the form lsnn.
     """
 
     kind: ClassVar[str] = "alif"
@@ -72,6 +84,7 @@ class Alif(Neuron):
     rho: Constant
     beta: Constant
     r: Constant = 1.0
+    refractory: int = 0
 
     def __post_init__(self) -> None:
         """Round to float32 and check. Raises StageError."""
@@ -84,11 +97,31 @@ class Alif(Neuron):
                 raise StageError(f"{name} is {shown(value)}: it must lie in 0 to 1.")
         if self.form == "lsnn" and np.any(np.asarray(self.r) != 1.0):
             raise StageError("r is a parameter of the form yin, not of lsnn.")
+        self._check_refractory()
+
+    def _check_refractory(self) -> None:
+        if type(self.refractory) is not int or not 0 <= self.refractory <= _LONGEST:
+            raise StageError(
+                f"refractory is {self.refractory!r}: it must be a number of steps, 0 to {_LONGEST}."
+            )
+        if self.refractory and self.form != "lsnn":
+            raise StageError("refractory is a parameter of the form lsnn, not of yin.")
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """Read what `params` and `arrays` wrote."""
+        return replace(super().build(params, arrays), refractory=params.get("refractory", 0))
+
+    def params(self) -> dict[str, Json]:
+        """As of all neurons; `refractory` only where there is one: hashes are older than it."""
+        written = super().params()
+        return {**written, "refractory": self.refractory} if self.refractory else written
 
     @classmethod
     def authored(cls, params: Mapping[str, Any], arrays: Mapping[str, Array] = NO_ARRAYS) -> Self:
-        """Parameters: form ('lsnn'), decay, rho, beta, v_threshold (1), fire ('>'), r (1; yin)."""
-        refuse_unknown(cls.kind, params, (*cls.constants, *cls.options))
+        """Parameters: form ('lsnn'), decay, rho, beta, v_threshold (1), fire ('>'), r (1; yin),
+        refractory (0; lsnn)."""
+        refuse_unknown(cls.kind, params, (*cls.constants, *cls.options, "refractory"))
         return cls(
             form=cast(AlifForm, params.get("form", "lsnn")),
             decay=constant(params, arrays, "decay"),
@@ -97,19 +130,27 @@ class Alif(Neuron):
             r=constant(params, arrays, "r", 1.0),
             v_threshold=constant(params, arrays, "v_threshold", 1.0),
             fire=cast(Fire, params.get("fire", ">")),
+            refractory=params.get("refractory", 0),
         )
 
     def state_spec(self, inputs: Sequence[ValueType]) -> StateSpec:
-        """Membranes `v` and adaptations `a`, float32; spikes of the step before `z`, uint8."""
+        """Membranes `v` and adaptations `a`, float32; spikes of the step before `z`, uint8; with a
+        refractory period the steps `w` that are left of it, uint16."""
         shape = inputs[0].shape
-        return (("v", shape, "float32"), ("a", shape, "float32"), ("z", shape, "uint8"))
+        spec = (("v", shape, "float32"), ("a", shape, "float32"), ("z", shape, "uint8"))
+        return (*spec, ("w", shape, "uint16")) if self.refractory else spec
 
     def advance(self, state: tuple[Array, ...], i: Array) -> tuple[Array, tuple[Array, ...]]:
         """One step in the operations of `form`."""
         z = state[2].astype(np.float32)
         step = self._lsnn if self.form == "lsnn" else self._yin
         s, v, a = step(state[0], state[1], z, i)
-        return s, (v, a, s.astype(np.uint8))
+        if not self.refractory:
+            return s, (v, a, s.astype(np.uint8))
+        w = state[3]
+        s = s & (w == 0)
+        left = np.where(s, np.uint16(self.refractory), w - (w > 0))
+        return s, (v, a, s.astype(np.uint8), left)
 
     def _lsnn(self, v: Array, a: Array, z: Array, i: Array) -> tuple[Array, Array, Array]:
         threshold = float32_of(self.v_threshold)

@@ -20,6 +20,7 @@ NEURONS: list[Neuron] = [
     Plif(tau_inv=SIX, v_threshold=0.3),
     CubaLif(form="plain", leak=0.5, leak_syn=SIX, v_leak=0.1),
     Alif(form="yin", decay=SIX, rho=0.9, beta=SIX, v_threshold=0.2),
+    Alif(form="lsnn", decay=SIX, rho=0.9, beta=SIX, v_threshold=0.2, refractory=3),
 ]
 
 
@@ -73,6 +74,23 @@ def test_wrong_number_of_constants_is_refused() -> None:
         If(v_threshold=np.ones(4)).reading(VALUE)
 
 
+def test_alif_without_a_refractory_period_is_written_as_before_there_was_one() -> None:
+    plain = Alif.authored({"decay": 0.5, "rho": 0.5, "beta": 1.0})
+    constants = ("v_threshold", "decay", "rho", "beta", "r")
+    assert sorted(plain.params()) == sorted((*constants, "fire", "form", "unit"))
+    assert [name for name, _, _ in plain.state_spec([VALUE])] == ["v", "a", "z"]
+
+
+@pytest.mark.parametrize("refractory", [0, 1, 3])
+def test_neuron_under_a_constant_current_is_silent_for_its_refractory_period(
+    refractory: int,
+) -> None:
+    params = {"decay": 1.0, "rho": 0.0, "beta": 0.0, "refractory": refractory}
+    spikes, _ = run(Alif.authored(params).reading(VALUE), np.full((1, 13, 1), 64))
+    at = np.flatnonzero(spikes[0, 1:, 0]) + 1
+    assert set(np.diff(at)) == {refractory + 1}
+
+
 def test_state_bytes_are_those_of_all_states() -> None:
     yin = Alif.authored({"form": "yin", "decay": 0.5, "rho": 0.5, "beta": 1.0}).reading(VALUE)
     assert yin.cost([VALUE]).state_bytes == 6 * (4 + 4 + 1)
@@ -96,6 +114,13 @@ def test_state_bytes_are_those_of_all_states() -> None:
         (Alif, {"form": "adex", "decay": 1, "rho": 1, "beta": 1}, "one of lsnn, yin"),
         (Alif, {"decay": 0.5, "rho": -0.5, "beta": 1}, "rho is -0.5: it must lie in 0 to 1"),
         (Alif, {"decay": 0.5, "rho": 0.5, "beta": 1, "r": 2}, "r is a parameter of the form yin"),
+        (Alif, {"decay": 1, "rho": 1, "beta": 1, "refractory": -1}, "number of steps, 0 to 65535"),
+        (Alif, {"decay": 1, "rho": 1, "beta": 1, "refractory": 2.0}, "refractory is 2.0: it must"),
+        (
+            Alif,
+            {"form": "yin", "decay": 1, "rho": 1, "beta": 1, "refractory": 2},
+            "refractory is a parameter of the form lsnn",
+        ),
     ],
 )
 def test_illegal_parameters_are_refused_with_a_sentence(
