@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
-from operator import add, index, sub
+from operator import add, gt, index, sub
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast
 
 import msgpack
@@ -62,6 +62,10 @@ _ROW_BYTES = 9 * _N_COLUMNS + 16 + 8 + 1  # the most that one more batch adds be
 _HEAD_BYTES = 256  # the most that a frame without batches takes
 _WIDTHS = ((0xFF, 1, "B"), (0xFFFF, 2, "H"), (_U32, 4, "I"), (_U64, 8, "Q"))
 _CODES = {width: (code, 0 if width == 1 else 2 ** (4 * width)) for _, width, code in _WIDTHS}
+_NO_BATCH = (0, b"", "", b"", [0] * _N_COLUMNS, b"", b"", ())
+_NO_TEXT = (b"", (0,))
+_pack = cast(Any, msgpack.Packer().pack)  # made once: making it takes as long as packing
+_pack_era = struct.Struct("<Q").pack
 _END = 4  # flags: bits 0 and 1 are the kind, bit 2 the end of the stream
 
 T = TypeVar("T", bound=Hashable)
@@ -158,7 +162,7 @@ def encode_frame(frame: Frame) -> bytes:
     """The bytes of a frame, the same for equal frames; raises WireError when it has none."""
     try:
         *fields, payloads = _fields(frame)
-        head = msgpack.packb([*fields, None])
+        head = _pack([*fields, None])
         # The payloads are most of the bytes: copy them once, after the header of a bin.
         n_bytes = sum(map(len, payloads))
         data = b"".join((head[:-1], _bin_header(n_bytes), *payloads))
@@ -223,8 +227,8 @@ def _fields(frame: Frame) -> list[Any]:
     if n > MAX_BATCHES:
         raise Oversized(f"The frame has {n} batches; the most is {MAX_BATCHES}: split it.")
     head: list[object] = [VERSION, _id_bytes(frame.operator), _checked(frame.group, _U32, "group")]
-    if not n:
-        return [*head, 0, b"", "", b"", [0] * _N_COLUMNS, b"", b"", ()]
+    if n < 2:
+        return [*head, 1, *_lone(frame.batches[0])] if n else [*head, *_NO_BATCH]
     (node, stream, name, networks, seed, window, start, stop, kind, end, payload, error) = zip(
         *frame.batches, strict=True
     )
@@ -263,6 +267,25 @@ def _fields(frame: Frame) -> list[Any]:
         struct.pack(f"<{len(eras)}Q", *eras),
     )
     return [*head, n, *tables, columns, names, errors, payload]
+
+
+def _lone(batch: Batch) -> list[Any]:
+    """The fields behind the head for one batch, as most frames of a stream that is alone have it:
+    each table has one entry, each column one value."""
+    node, (era, number), name, networks, seed, window, start, stop, kind, end, payload, text = batch
+    names, (n_name,) = _texts((name,), NAME_BYTES, "name")
+    errors, (n_error,) = _texts((clip_text(text),), ERROR_BYTES, "error") if text else _NO_TEXT
+    n_payload = len(payload)
+    flags = _FLAGS[kind, end]
+    _check_kinds((flags,), (n_payload,), (n_error,))
+    _checked(stop, _U64, "stop")
+    row = (0, 0, 0, number, seed, window, start, stop - start, flags, n_name, n_error, n_payload)
+    columns = list(map(index, row))
+    if min(columns) < 0 or any(map(gt, columns, _MOST)):
+        for value, legal in zip(columns, _COLUMN_LIMITS, strict=True):
+            _checked(value, *legal)
+    tables = (_id_bytes(node), _route_text((networks,)), _pack_era(era))
+    return [*tables, columns, names, errors, (payload,)]
 
 
 def _same(values: Sequence[object]) -> bool:
@@ -448,6 +471,7 @@ _COLUMN_LIMITS = (
     (ERROR_BYTES, "error"),
     (_U32, "payload"),
 )
+_MOST = tuple(limit for limit, _ in _COLUMN_LIMITS)
 
 
 def _integer(value: object, limit: int, what: str) -> int:
