@@ -68,20 +68,24 @@ class Selection:
 def play(plan: Plan, *, trace: bool = False, summary: Summary | None = None) -> Failure | None:
     """One world; None when every promise was kept."""
     world = World(plan, trace=trace)
-    try:
-        with _read_once():
-            world.run()
-    except Violation as violation:
-        text = str(violation)
-    except (SpikeRouterError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
-        text = traceback.format_exc()  # the product broke down: that is a finding too
-    else:
-        text = ""
+    with _read_once():
+        text = _complaint(world)
     if summary is not None:
         _count(summary, world)
-    if not text:
-        return None
-    return Failure(plan.seed, plan.shape.name, text, tuple(world.trace or ()))
+    told = tuple(world.trace or ())
+    world.forget()
+    return Failure(plan.seed, plan.shape.name, text, told) if text else None
+
+
+def _complaint(world: World) -> str:
+    """What a world came to; "" when every promise was kept."""
+    try:
+        world.run()
+    except Violation as violation:
+        return str(violation)
+    except (SpikeRouterError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+        return traceback.format_exc()  # the product broke down: that is a finding too
+    return ""
 
 
 class _Frames:
@@ -160,13 +164,10 @@ def _again(plan: Plan) -> Failure:
 
 @contextmanager
 def _little_garbage() -> Iterator[None]:
-    """Worlds are small and full of cycles: look for dead ones seldom, and only among worlds."""
-    gc.collect()
-    gc.freeze()
+    """A world that is over is taken apart: hardly anything is left that has to be looked for."""
     thresholds = gc.get_threshold()
     gc.set_threshold(20_000, 20, 1000)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()

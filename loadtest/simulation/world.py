@@ -76,6 +76,12 @@ class World:
     def _end(self, why: str) -> None:
         raise Violation(f"{why}: {self.checker.missing() or self.rest.unrest()}")
 
+    def forget(self) -> None:
+        """Take the world apart: all that happens in it refers to it, and it to all of that."""
+        for worker in self.workers:
+            vars(worker).clear()
+        vars(self).clear()
+
     def _calm_down(self) -> None:
         """No more faults: what is held up goes on, and enough workers live."""
         self.is_calm = True
