@@ -50,7 +50,7 @@ from workers.snapshot import NEWEST, Stored
 from workers.spec import TaskSpec, ingest_spec, task_spec
 from workers.task import Task
 from workers.tenancy import TenancyLostError, stored_of
-from workers.tenant import Limits, Tenant
+from workers.tenant import Feed, Halt, Limits, Tenant
 
 __all__ = ["Host", "HostError"]
 
@@ -259,7 +259,6 @@ class Host:
         finally:
             self._starting.pop(task, None)
         times["restored"] = time.time() * 1000
-        hosted.seek = lambda: self._reread(hosted)
         hosted.doubt = lambda: self._doubt(task)
         loops = self._group.create_task(self._keep(hosted, times))
         self._running[task] = _Running(hosted, loops, times)
@@ -510,15 +509,18 @@ class Host:
                 Record(at.topic, m.offset, m.timestamp, m.key, m.value or b"") for m in messages
             ]
             for hosted in tuple(readers):
+                # A task that came meanwhile, or reads on elsewhere: this poll is not its next one.
+                if self._assignment_changed:
+                    return
                 await self._deliver(hosted, records)
 
     async def _deliver(self, hosted: Hosted, records: list[Record]) -> None:
+        feed = Feed(hosted.tenant, records)
         try:
-            for record in records:
-                if not hosted.deliver(record):
-                    await self._update(hosted)
-                    if not hosted.deliver(record):
-                        hosted.tenant.receive_strange(record)
+            while (halt := feed.go()) is Halt.LOOK_UP:
+                await self._update(hosted)
+            if halt is Halt.SEEK:
+                self._reread(hosted)
         except LogReplacedError as error:
             self._book.fail(hosted.claim.task, str(error))
             self._drop(hosted.claim.task, str(error))

@@ -17,7 +17,6 @@ from router.store.calls import Claimed, CommitOutcome
 from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 from topologies.errors import SpikeRouterError
-from workers.reading import Record
 from workers.snapshot import Stored
 from workers.tenancy import Tenancy, TenancyLostError, TokenRefusedError
 from workers.tenant import Output, Tenant
@@ -52,7 +51,6 @@ class Hosted:
         self.tenancy = Tenancy(claim.task, claim.token, tenant, *known)
         self.caught_up = asyncio.Event()
         self.committed_at = 0.0
-        self.seek: Callable[[], None] = lambda: None
         self.doubt: Callable[[], None] = lambda: None
         self._settings = settings
         self._bus = bus
@@ -69,10 +67,6 @@ class Hosted:
         self._doubted_until = 0.0
 
     # ---- what the host calls ------------------------------------------------------------------
-
-    def deliver(self, record: Record) -> bool:
-        """Hand a record in; False when a network must be looked up first."""
-        return self.tenant.receive(record)
 
     def wake(self) -> None:
         """There may be something to apply or to send."""
@@ -119,8 +113,6 @@ class Hosted:
                 await self._send_outputs()
                 self._raise_failure()
             await self._send_outputs()
-            if tenant.take_seeks():
-                self.seek()
             if not self.caught_up.is_set() and self.tenancy.is_caught_up():
                 self.caught_up.set()
             self._progress.set()

@@ -5,7 +5,9 @@ procedure and the simulation drive them through these methods only.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from router.topics import group_key
@@ -13,7 +15,7 @@ from router.wire import FRAME_BYTES, Batch, Frame, encode_frames
 from workers.reading import Reading, Record
 from workers.snapshot import Snapshot
 
-__all__ = ["Limits", "Outbox", "Output", "Tenant"]
+__all__ = ["Feed", "Halt", "Limits", "Outbox", "Output", "Tenant"]
 
 
 class Output(NamedTuple):
@@ -100,6 +102,44 @@ class Tenant(Protocol):
 
     def committed(self, snapshot: Snapshot) -> None: ...
     def refused(self, snapshot: Snapshot) -> None: ...
+
+
+class Halt(Enum):
+    """Why a host has to act before a tenant takes another record."""
+
+    LOOK_UP = "networks must be looked up, and the tenant be brought up to them; then go on"
+    SEEK = "the tenant reads on elsewhere: what was fetched before does not follow on"
+
+
+class Feed:
+    """Records of one topic, in the order of their offsets, on their way into a tenant."""
+
+    def __init__(self, tenant: Tenant, records: Sequence[Record]) -> None:
+        self.n_taken = 0
+        self.seeks: dict[str, int] = {}
+        self._tenant = tenant
+        self._records = records
+        self._looked_up = False
+
+    def go(self) -> Halt | None:
+        """Hand over one record after the other; None once all are taken.
+
+        After `Halt.SEEK` the rest is not for this tenant: offsets would be missing in between.
+        """
+        tenant = self._tenant
+        while self.n_taken < len(self._records):
+            record = self._records[self.n_taken]
+            if not tenant.receive(record):
+                if not self._looked_up:
+                    self._looked_up = True
+                    return Halt.LOOK_UP
+                tenant.receive_strange(record)
+            self._looked_up = False
+            self.n_taken += 1
+            if seeks := tenant.take_seeks():
+                self.seeks = seeks
+                return Halt.SEEK
+        return None
 
 
 class Outbox:

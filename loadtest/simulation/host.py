@@ -8,7 +8,7 @@ from loadtest.simulation.numbers import DEADLY_SEED
 from router.store.calls import Claimed, CommitOutcome, TaskId, write
 from workers.reading import LogReplacedError
 from workers.tenancy import CommitPlan, Tenancy, TenancyLostError, TokenRefusedError
-from workers.tenant import Tenant
+from workers.tenant import Feed, Halt, Tenant
 
 if TYPE_CHECKING:
     from loadtest.simulation.worker import Worker
@@ -175,19 +175,13 @@ class Host:
             at[topic] = log.start
         last = min(log.end, at[topic] + self.world.plan.tuning.chunk)
         self._is_stirred = True
-        while at[topic] < last:
+        if at[topic] < last:
             self.is_clean = False
-            record = log.records[at[topic]]
-            if not tenant.receive(record):
-                self.learn()
-                if not tenant.receive(record):
-                    tenant.receive_strange(record)
-            at[topic] = record.offset + 1
-            seeks = tenant.take_seeks()
-            if seeks:
-                at.update(seeks)
-                if topic in seeks:
-                    return
+        feed = Feed(tenant, log.records[at[topic] : last])
+        while feed.go() is Halt.LOOK_UP:
+            self.learn()
+        at[topic] += feed.n_taken
+        at.update(feed.seeks)
 
     def _work(self) -> bool:
         tenant, clock = self.tenant, self.world.clock

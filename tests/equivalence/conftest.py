@@ -30,7 +30,7 @@ from workers.reading import Record
 from workers.snapshot import Snapshot, Stored
 from workers.spec import ingest_spec, task_spec
 from workers.task import Task
-from workers.tenant import Limits, Tenant
+from workers.tenant import Feed, Halt, Limits, Tenant
 
 _QUIET_SWEEPS = 5
 _MOST_CRASHES = 40
@@ -89,18 +89,15 @@ class _Hosted:
         records = self._log.get((topic, self._partition), [])[at : at + most]
         if topic in self.tenant.paused_topics:
             return False
-        for offset, (key, value) in enumerate(records, at):
-            assert self.tenant.receive(Record(topic, offset, 0, key, value))
-            self._at[topic] = offset + 1
-            if self._seek():
-                break
+        feed = Feed(
+            self.tenant,
+            [Record(topic, offset, 0, *record) for offset, record in enumerate(records, at)],
+        )
+        assert feed.go() is not Halt.LOOK_UP
+        self._at[topic] = at + feed.n_taken
+        if feed.seeks:
+            self._at = dict(self.tenant.start())
         return bool(records)
-
-    def _seek(self) -> bool:
-        if not self.tenant.take_seeks():
-            return False
-        self._at = dict(self.tenant.start())
-        return True
 
     def apply(self) -> bool:
         work = self.tenant.work()
@@ -112,7 +109,6 @@ class _Hosted:
         outputs = self.tenant.take_outputs()
         for topic, key, partition, value in outputs:
             self._log.setdefault((topic, partition), []).append((key, value))
-        self._seek()
         return bool(outputs)
 
     def checkpoint(self) -> bool:
@@ -312,9 +308,7 @@ def streams_of() -> Callable[..., list[Data]]:
     Values are (B, T, *shape) for events, else (B, S, *shape): S samples of a request's length.
     """
 
-    def streams(
-        network: CompiledNetwork, values: Array, seeds: Array, seed: int = 0
-    ) -> list[Data]:
+    def streams(network: CompiledNetwork, values: Array, seeds: Array, seed: int = 0) -> list[Data]:
         random = np.random.Generator(np.random.PCG64(seed))
         cut = _event_stream if network.input.encoder == "events" else _sample_stream
         waiting = [
