@@ -1,9 +1,9 @@
 """When a world is at rest, and what nobody may hoard by then (7, 13)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadtest.simulation.host import Host, short
-from router.store.calls import TaskId
+from router.store.calls import TaskId, prefix
 from workers.ingest import Ingest
 from workers.task import Task
 
@@ -61,33 +61,33 @@ class Rest:
                 why = host.unrest()
                 if why:
                     return f"{host} {why}"
-        owners = self._owners()
-        for task in world.deployment.tasks():
+        owners, tasks = self._owners(), list(world.deployment.tasks())
+        for task in tasks:
             if task not in owners:
                 return f"{short(task)} has no owner"
-            why = self._hoard(owners[task])
+        for task, fields in zip(tasks, self._stored(tasks), strict=True):
+            why = self._hoard(owners[task], len(fields))
             if why:
                 return f"{short(task)} {why}"
         return ""
 
     def _owners(self) -> dict[TaskId, Host]:
         """Who runs each task by the store's word: a zombie's host is not it."""
-        found = {}
-        for worker in self._world.workers:
-            for task, host in worker.hosts.items():
-                key = f"snn:{{p{task.partition}}}:task:{task}"
-                tokens = self._world.store.command("HMGET", key, "token")
-                if worker.is_alive and tokens == [host.tenancy.token.encode()]:
-                    found[task] = host
-        return found
+        hosts = [h for w in self._world.workers if w.is_alive for h in w.hosts.values()]
+        ask = [("HGET", _key("task", host.task), "token") for host in hosts]
+        tokens = self._world.store.commands(ask)
+        return {
+            host.task: host
+            for host, token in zip(hosts, tokens, strict=True)
+            if token == host.tenancy.token.encode()
+        }
 
-    def _hoard(self, host: Host) -> str:
-        """What it keeps of ended streams, here or in the store, beyond intervals."""
+    def _hoard(self, host: Host, n_kept: int) -> str:
+        """What it keeps of ended streams, here or (`n_kept`) in the store, beyond intervals."""
         partition, tenant = host.task.partition, host.tenant
         logs = [log for (_, p), log in self._world.inputs.items() if p == partition]
         streams = [s for log in logs for s in log.streams.values()]
         n_open = sum(not s.closed for s in streams)
-        n_kept = self._n_stored(host.task)
         if tenant.n_streams > 2 * n_open:
             return f"remembers {tenant.n_streams} streams"
         is_ingest = isinstance(tenant, Ingest)
@@ -102,7 +102,10 @@ class Rest:
                     return f"has {len(place.ended)} intervals"
         return ""
 
-    def _n_stored(self, task: TaskId) -> int:
-        key = f"snn:{{p{task.partition}}}:streams:{task}"
-        fields = self._world.store.command("HGETALL", key)
-        return len(fields) // 2  # type: ignore[arg-type]
+    def _stored(self, tasks: list[TaskId]) -> list[Any]:
+        """The names of each task's streams in the store."""
+        return self._world.store.commands([("HKEYS", _key("streams", task)) for task in tasks])
+
+
+def _key(kind: str, task: TaskId) -> str:
+    return f"{prefix(task.partition)}{kind}:{task}"

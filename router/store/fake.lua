@@ -32,6 +32,34 @@ local function frozen(value)
   return type(value) == 'string' and value or {kind = value.kind, fields = copy(value.fields)}
 end
 
+-- How many values cross to Python at once; Lua's C stack holds 8000.
+local WIDE = 400
+
+-- A reply as it crosses to Python, all at once: a list is `true`, its length, and its items.
+local function flatten(flat, value)
+  if type(value) ~= 'table' then
+    flat[#flat + 1] = value == true and 1 or value
+    return
+  end
+  flat[#flat + 1] = true
+  flat[#flat + 1] = #value
+  for i = 1, #value do
+    flatten(flat, value[i])
+  end
+end
+
+local function sent(reply)
+  if type(reply) ~= 'table' then
+    return reply == true and 1 or reply
+  end
+  local flat = {}
+  flatten(flat, reply)
+  if #flat > WIDE then
+    return flat
+  end
+  return unpack(flat)
+end
+
 local function new(undo_depth)
   local data, expires = {}, {} -- key -> string or {kind, fields}; key -> ms, if it expires
   -- What was there before each write of this call, three entries each; one such list per call.
@@ -282,19 +310,39 @@ local function new(undo_depth)
     end
   end
 
-  -- What a script wrote before it failed stays written, as on the server.
-  -- `is_plain`: one key and its arguments follow; otherwise a list of keys and one of arguments.
-  function fake.run(at, id, script, is_plain, first, ...)
-    greet(at, id)
-    if is_plain then
-      return finish(pcall(script, server, {first}, {...}))
+  -- What a script is given: one by one, or in one list if it is much. Most have one key.
+  local function operands(n_keys, first, ...)
+    if n_keys == 1 and type(first) ~= 'table' then
+      return {first}, {...}
     end
-    return finish(pcall(script, server, first, (...)))
+    local keys, args = type(first) == 'table' and first or {first, ...}, {}
+    for i = n_keys + 1, #keys do
+      args[i - n_keys], keys[i] = keys[i], nil
+    end
+    return keys, args
   end
 
-  function fake.command(at, id, ...)
+  -- What a script wrote before it failed stays written, as on the server.
+  function fake.run(at, id, script, n_keys, ...)
     greet(at, id)
-    return finish(pcall(call, ...))
+    return sent(finish(pcall(script, server, operands(n_keys, ...))))
+  end
+
+  -- Plain commands, each behind the number of its parts.
+  local function answers(parts)
+    local replies, i = {}, 1
+    while i < #parts do
+      local last = i + parts[i]
+      replies[#replies + 1] = call(unpack(parts, i + 1, last))
+      i = last + 1
+    end
+    return replies
+  end
+
+  function fake.query(at, id, ...)
+    greet(at, id)
+    local parts = type((...)) == 'table' and (...) or {...}
+    return sent(finish(pcall(answers, parts)))
   end
 
   function fake.snapshot()
@@ -334,7 +382,7 @@ local function new(undo_depth)
         rows[#rows + 1] = {key, value.kind, expires[key] and 1 or 0, unpack(list)}
       end
     end
-    return rows
+    return sent(rows)
   end
 
   return fake
@@ -349,4 +397,4 @@ local function size(list)
 end
 
 setmetatable(G, {__index = strict, __newindex = strict})
-return {new, unpack, size}
+return new, size, WIDE

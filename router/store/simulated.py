@@ -4,11 +4,11 @@ The fake (`fake.lua`) knows just the commands that the scripts and queries use, 
 the server is lenient. Its time is the caller's; nothing here is random.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
 from importlib import import_module, resources
 from types import ModuleType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from router.store import calls
 from router.store.calls import Arg, BlobWrite, Call, Query, Reply, StoredCheckpoint, TaskId
@@ -19,8 +19,6 @@ __all__ = ["SimulatedStore", "Snapshot"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_WIDE = 400  # values that may cross Lua's C stack at once; its limit is 8000
 
 
 class Snapshot:
@@ -52,10 +50,8 @@ class _Lua:
         self._runtime.execute(b"if jit then jit.off() end")
         boot = self._runtime.execute((resources.files(__package__) / "fake.lua").read_bytes())
         self.error: type[Exception] = lua.LuaError
-        self.new, self._unpack, self._size = boot[1], boot[2], boot[3]
-        self._table = type(boot)
+        self.new, self._size, self._wide = boot
         self._scripts: dict[str, object] = {}
-        self.list: Callable[[Sequence[bytes]], object] = self._runtime.table_from
 
     def compiled(self, name: str) -> object:
         """The script as a function of `redis`, `KEYS` and `ARGV`."""
@@ -66,26 +62,39 @@ class _Lua:
             function = self._scripts[name] = self._runtime.execute(text.encode())
         return function
 
-    def value(self, reply: object) -> Reply:
-        """A result as the client library would give it."""
-        if isinstance(reply, bytes):
-            return reply
-        if isinstance(reply, self._table):
-            items = self.items(reply)
-            return [i if type(i) is bytes else self.value(i) for i in items]
-        if reply is None or reply is False:
-            return None
-        if isinstance(reply, int | float):
-            return int(reply)
-        raise StoreReplyError(f"A script returned {reply!r}, which no reply can carry.")
+    def sent(self, operands: Sequence[object]) -> Sequence[object]:
+        """Values to hand to a function: one by one, or as one list if they are many."""
+        return operands if len(operands) <= self._wide else [self._runtime.table_from(operands)]
 
-    def items(self, table: Any) -> Sequence[object]:
-        """The items of a Lua list."""
-        size = self._size(table)
-        if 1 < size <= _WIDE:
-            items: Sequence[object] = self._unpack(table)
-            return items
-        return [table[i + 1] for i in range(size)]
+    def value(self, reply: Any) -> Reply:
+        """A result as the client library would give it; lists come as fake.lua sends them."""
+        if type(reply) is bytes:
+            return reply
+        if type(reply) is not tuple:
+            if reply is None or isinstance(reply, int | float):
+                return _plain(reply)
+            reply = tuple(reply[i + 1] for i in range(self._size(reply)))
+        if reply[1] == len(reply) - 2:  # a list of no lists
+            return [item if type(item) is bytes else _plain(item) for item in reply[2:]]
+        return _tree(iter(reply))
+
+
+def _tree(flat: Iterator[Any]) -> Reply:
+    """The next of the values that stand behind one another; a list is `True`, its length, and so
+    many of them."""
+    value = next(flat)
+    if value is True:
+        return [_tree(flat) for _ in range(int(next(flat)))]
+    return value if type(value) is bytes else _plain(value)
+
+
+def _plain(value: object) -> Reply:
+    """A reply that is neither text nor a list."""
+    if value is None or value is False:
+        return None
+    if isinstance(value, int | float):
+        return int(value)
+    raise StoreReplyError(f"A script returned {value!r}, which no reply can carry.")
 
 
 @cache
@@ -130,22 +139,35 @@ class SimulatedStore:
         self._clock = clock
         self._lua = _lua()
         fake = self._lua.new(undo_depth)
-        self._run, self._command, self._dump = fake[b"run"], fake[b"command"], fake[b"dump"]
+        self._run, self._query, self._dump = fake[b"run"], fake[b"query"], fake[b"dump"]
         self._take, self._put = fake[b"snapshot"], fake[b"restore"]
         self._lose_writes = fake[b"lose_writes"]
 
     def run(self, call: Call[T]) -> T:
         """Run one script's text on the data; what it wrote before an error stays written."""
-        lua, keys = self._lua, list(map(_encoded, call.keys))
-        args: list[Any] = list(map(_encoded, call.args))
-        is_plain = len(keys) == 1 and len(args) <= _WIDE
-        operands = [keys[0], *args] if is_plain else [lua.list(keys), lua.list(args)]
-        script = lua.compiled(call.script)
-        return call.read(self._execute(call.script, self._run, script, is_plain, *operands))
+        script, n_keys = self._lua.compiled(call.script), len(call.keys)
+        operands = self._lua.sent(_encoded((*call.keys, *call.args)))
+        return call.read(self._execute(call.script, self._run, script, n_keys, *operands))
 
     def read(self, query: Query[T]) -> T:
         """Run the read commands of a query."""
-        return query.read([self.command(*command) for command in query.commands])
+        return query.read(self.commands(query.commands))
+
+    def commands(self, commands: Sequence[Sequence[Arg]]) -> list[Reply]:
+        """Run plain commands, of those that fake.lua knows, at one instant."""
+        if not commands:
+            return []
+        parts: list[object] = []
+        for command in commands:
+            parts.append(len(command))
+            parts += _encoded(command)
+        replies: Any = self._execute("a query", self._query, *self._lua.sent(parts))
+        return cast(list[Reply], replies)
+
+    def command(self, *args: Arg) -> Reply:
+        """Run one plain command."""
+        (reply,) = self.commands([args])
+        return reply
 
     def write_blobs(self, writes: Sequence[BlobWrite]) -> None:
         """Write blobs that vanish unless a commit names them in time, each by a call of its own:
@@ -157,10 +179,6 @@ class SimulatedStore:
         """The last checkpoint with both versions of every blob; None when there is none."""
         references = self.read(calls.load_references(task))
         return None if references is None else self.read(calls.load_blobs(references))
-
-    def command(self, *args: Arg) -> Reply:
-        """Run one plain command, of those that fake.lua knows."""
-        return self._execute(str(args[0]), self._command, *map(_encoded, args))
 
     def snapshot(self) -> Snapshot:
         """All data as of now, as a value that later calls do not change."""
@@ -200,7 +218,7 @@ class SimulatedStore:
             reply = function(self._clock(), self.replid.encode(), *operands)
         except lua.error as error:
             raise StoreReplyError(f"The store refused {what!r}: {error}.") from error
-        return reply if type(reply) is bytes else lua.value(reply)
+        return lua.value(reply)
 
 
 def _rows(reply: Any) -> Sequence[Any]:
@@ -208,5 +226,5 @@ def _rows(reply: Any) -> Sequence[Any]:
     return rows
 
 
-def _encoded(arg: Arg) -> bytes:
-    return arg if type(arg) is bytes else str(arg).encode()
+def _encoded(args: Sequence[Arg]) -> list[bytes]:
+    return [arg if type(arg) is bytes else str(arg).encode() for arg in args]

@@ -188,3 +188,11 @@ def test_reply_is_what_the_server_makes_of_it(
     planted: SimulatedStore, text: str, reply: calls.Reply
 ) -> None:
     assert _run(planted, text) == reply
+
+
+def test_more_than_crosses_to_lua_at_once_is_written_and_read(store: SimulatedStore) -> None:
+    blobs = [b"%d" % i for i in range(500)]
+    writes = calls.blob_calls(0, "n", blobs, 1000)
+    assert store.run(calls.write(writes)) == 500
+    assert store.commands([("GET", write.key) for write in writes]) == blobs
+    assert store.commands([]) == []
