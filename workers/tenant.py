@@ -112,7 +112,7 @@ class Halt(Enum):
 
 
 class Feed:
-    """Records of one topic, in the order of their offsets, on their way into a tenant."""
+    """Records of one topic, in the order of their offsets, on their way into a tenant (6)."""
 
     def __init__(self, tenant: Tenant, records: Sequence[Record]) -> None:
         self.n_taken = 0
