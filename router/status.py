@@ -7,7 +7,15 @@ from dataclasses import asdict, dataclass, field
 
 from router.store.calls import Info, StatusReply, TaskId, TaskStatus, WorkerInfo
 
-__all__ = ["RecoveryRow", "StatusRows", "TaskRow", "WorkerRow", "status_rows", "task_detail"]
+__all__ = [
+    "RecoveryRow",
+    "StatusRows",
+    "TaskRow",
+    "WorkerRow",
+    "is_served",
+    "status_rows",
+    "task_detail",
+]
 
 
 _UNBOUNDED = 2**40  # what a worker without a limit tells
@@ -30,7 +38,10 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task. `worker` is "" when it has no owner; counts are None when not known."""
+    """One task. `worker` is "" when it has no owner; counts are None when not known.
+
+    It is `served` once its owner has loaded and tried its operator and restored the checkpoint.
+    """
 
     task: str
     kind: str
@@ -40,6 +51,7 @@ class TaskRow:
     n_streams: int | None
     checkpoint_age_ms: int | None
     error: str
+    served: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +84,8 @@ class StatusRows:
 
     @property
     def ready(self) -> bool:
-        """Whether there are tasks and each has an owner."""
-        return bool(self.tasks) and all(task.worker and not task.error for task in self.tasks)
+        """Whether there are tasks and each has an owner that serves it."""
+        return bool(self.tasks) and all(task.served and not task.error for task in self.tasks)
 
     def as_json(self) -> dict[str, object]:
         """For `--json`: the rows as lists of objects."""
@@ -111,13 +123,18 @@ def task_detail(task: TaskId, what: str) -> str:
     return f"{task}:{what}"
 
 
+def is_served(task: TaskStatus, reply: StatusReply) -> bool:
+    """Whether the task's owner tells of it: a claim alone serves nobody yet."""
+    return task.lease_ms > 0 and task_detail(task.task, "streams") in _details_of(task, reply)
+
+
 def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
     """Bring the replies of all partitions together."""
     replies = tuple(replies)
-    tasks = [(task, _details_of(task, reply)) for reply in replies for task in reply.tasks]
+    rows = [_task_row(task, reply) for reply in replies for task in reply.tasks]
     infos = {worker.worker: worker.info for reply in replies for worker in reply.workers}
     alive = {worker.worker for reply in replies for worker in reply.workers if worker.alive}
-    held = [task for task, _ in tasks if task.lease_ms > 0]
+    held = [task for reply in replies for task in reply.tasks if task.lease_ms > 0]
     return StatusRows(
         workers=tuple(
             WorkerRow(
@@ -130,9 +147,7 @@ def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
             )
             for name, info in sorted(infos.items())
         ),
-        tasks=tuple(
-            sorted((_task_row(task, details) for task, details in tasks), key=lambda row: row.task)
-        ),
+        tasks=tuple(sorted(rows, key=lambda row: row.task)),
         counts=_counts(infos.values()),
         recoveries=tuple(row for name in sorted(infos) for row in _recoveries(name, infos[name])),
     )
@@ -167,8 +182,8 @@ def _details_of(task: TaskStatus, reply: StatusReply) -> Mapping[str, Info]:
     return next((w.info.details for w in reply.workers if w.worker == task.worker), {})
 
 
-def _task_row(task: TaskStatus, details: Mapping[str, Info]) -> TaskRow:
-    owned = task.lease_ms > 0
+def _task_row(task: TaskStatus, reply: StatusReply) -> TaskRow:
+    owned, details = task.lease_ms > 0, _details_of(task, reply)
 
     def told(what: str) -> int | None:
         return _whole(details.get(task_detail(task.task, what))) if owned else None
@@ -182,6 +197,7 @@ def _task_row(task: TaskStatus, details: Mapping[str, Info]) -> TaskRow:
         n_streams=told("streams"),
         checkpoint_age_ms=task.checkpoint_age_ms,
         error=task.error,
+        served=is_served(task, reply),
     )
 
 

@@ -234,7 +234,7 @@ class Stack:
         await self._failed.wait()
 
     async def wait_ready(self, timeout: float = _START_TIMEOUT_S) -> None:
-        """Return when all workers are known, every task has an owner, and the gateway agrees.
+        """Return when all workers are known, every task is served, and the gateway agrees.
 
         Raises `StackError` when that is not so in time.
         """

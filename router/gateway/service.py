@@ -36,6 +36,7 @@ from router.gateway.streams import (
 from router.records import Data
 from router.results import MARK, Emission, Result, Stream
 from router.settings import Settings
+from router.status import is_served
 from router.store.calls import StatusReply, TaskStatus, unhosted
 from router.store.errors import StoreError
 from topologies.errors import SpikeRouterError
@@ -310,6 +311,7 @@ def _task_reasons(replies: Collection[StatusReply], operators: frozenset[str] | 
         return operators is None or task.task.operator in operators
 
     tasks = [task for reply in replies for task in reply.tasks if counts(task)]
+    served = {task.task for reply in replies for task in reply.tasks if is_served(task, reply)}
     if not tasks:
         return ["No network is deployed." if operators is None else "The network has no tasks."]
     nobody = {task for reply in replies for task in unhosted(reply)}
@@ -323,6 +325,9 @@ def _task_reasons(replies: Collection[StatusReply], operators: frozenset[str] | 
         )
     if len(free) > len(misfits):
         reasons.append(f"{len(free) - len(misfits)} of {len(tasks)} tasks have no owner yet.")
+    starting = sum(t.lease_ms > 0 and not t.error and t.task not in served for t in tasks)
+    if starting:
+        reasons.append(f"{starting} of {len(tasks)} tasks are being started by their owners.")
     return reasons
 
 

@@ -39,7 +39,7 @@ def row(activity: Activity, kind: str = "synaptic", n_neurons: int = 10) -> tupl
 
 def task(partition: int, windows: int | None, records: int | None) -> TaskRow:
     name = f"{OPERATOR}/0/{partition}@0"
-    return TaskRow(name, "synaptic", "w", records, windows, 1, 100, "")
+    return TaskRow(name, "synaptic", "w", records, windows, 1, 100, "", served=True)
 
 
 def test_activity_counts_spikes_and_steps_of_all_streams_but_no_notices() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from router.status import status_rows, task_detail
 from router.store.calls import StatusReply, TaskId, TaskStatus, WorkerInfo, WorkerStatus
 
@@ -24,6 +26,7 @@ def _reply(partition: int, task: TaskStatus, alive: bool = True) -> StatusReply:
     lags = {
         task_detail(task.task, "lag_records"): 4,
         task_detail(task.task, "lag_windows"): 2,
+        task_detail(task.task, "streams"): 1,
     }
     worker = WorkerStatus("w", alive, WorkerInfo(100, ("synaptic",), details=lags))
     return StatusReply(partition, 1, 0, (worker,), (task,))
@@ -50,6 +53,15 @@ def test_it_is_ready_only_when_every_task_has_an_owner() -> None:
     assert not status_rows([_reply(0, _task(0)), _reply(1, _task(1, lease_ms=0))]).ready
 
 
+def test_a_task_that_its_owner_does_not_tell_of_is_not_served_yet() -> None:
+    """It is loading the operator, trying it, or restoring the checkpoint."""
+    reply = _reply(0, _task(0))
+    (worker,) = reply.workers
+    claimed = replace(reply, workers=(replace(worker, info=replace(worker.info, details={})),))
+    rows = status_rows([claimed])
+    assert (rows.tasks[0].worker, rows.tasks[0].served, rows.ready) == ("w", False, False)
+
+
 def test_a_task_with_an_error_or_no_task_at_all_is_not_ready() -> None:
     assert not status_rows([_reply(0, _task(0, error="LogReplaced"))]).ready
     assert not status_rows([]).ready
@@ -57,7 +69,7 @@ def test_a_task_with_an_error_or_no_task_at_all_is_not_ready() -> None:
 
 def test_the_table_shows_the_age_in_seconds_and_a_short_operator() -> None:
     rows = status_rows([_reply(0, _task(0))]).tables()["Tasks"]
-    assert rows[1] == ("01234567/0/0@0", "synaptic", "w", "?", "2", "4", "1.5 s", "")
+    assert rows[1] == ("01234567/0/0@0", "synaptic", "w", "1", "2", "4", "1.5 s", "")
 
 
 def test_a_silent_worker_is_shown_as_such() -> None:

@@ -14,6 +14,7 @@ from router.gateway.service import Services
 from router.payload import pack_result
 from router.records import Data, Record, encode_record
 from router.settings import Settings
+from router.status import task_detail
 from router.store.calls import StatusReply, TaskId, TaskStatus, WorkerInfo, WorkerStatus
 from router.store.errors import StoreUnavailable
 from router.wire import Batch, Kind, StreamId
@@ -212,13 +213,15 @@ async def world() -> AsyncIterator[World]:
     """Networks `digits` (values), `gestures` (events, every 4 steps), with an owner per task."""
     settings = Settings.load(max_body_bytes=20_000, request_timeout_s=5.0)
     publisher, reader, kafka = MemoryPublisher(), MemoryReader(), [True]
+    tasks = [task(o, place) for o in (INGEST, READOUT) for place in range(N_PARTITIONS)]
+    told = {task_detail(each.task, "streams"): 0 for each in tasks}
     store = MemoryStore(
         {
             "digits": manifest("digits"),
             "gestures": manifest("gestures", encoder="events", shape=(2, 4), every=4, n_steps=None),
         },
-        [task(operator, place) for operator in (INGEST, READOUT) for place in range(N_PARTITIONS)],
-        [WorkerStatus("w", True, WorkerInfo(10, ("ingest", "readout")))],
+        tasks,
+        [WorkerStatus("w", True, WorkerInfo(10, ("ingest", "readout"), 0, told))],
     )
 
     async def kafka_answers() -> bool:

@@ -95,6 +95,17 @@ async def test_a_task_without_an_owner_is_a_reason(world: World) -> None:
     assert answer.json()["reasons"] == ["1 of 8 tasks have no owner yet."]
 
 
+async def test_a_task_that_its_owner_does_not_serve_yet_is_a_reason(world: World) -> None:
+    from dataclasses import replace
+
+    (worker,) = world.store.workers
+    silent = replace(worker, info=replace(worker.info, details={}))
+    world.store.workers[0] = silent
+    answer = await world.client.get("/v2/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["8 of 8 tasks are being started by their owners."]
+
+
 async def test_a_task_that_fits_nobody_is_a_reason(world: World) -> None:
     from dataclasses import replace
 
