@@ -64,8 +64,7 @@ class Cut(NamedTuple):
     events: tuple[Event, ...]
 
 
-@dataclass(frozen=True)
-class IngestWork:
+class IngestWork(NamedTuple):
     """Windows to encode: of different streams, equally long. `seeds[i]` belongs to `cuts[i]`."""
 
     n_steps: int

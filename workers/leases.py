@@ -72,8 +72,7 @@ class Suspicious(NamedTuple):
 LeaseEvent: TypeAlias = Granted | Regained | Lost | Wanted | Suspicious
 
 
-@dataclass(frozen=True)
-class LeaseCall:
+class LeaseCall(NamedTuple):
     """A call to make now. Give its parsed reply to `replied`, or itself to `failed`."""
 
     verb: str

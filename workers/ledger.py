@@ -5,16 +5,14 @@ outcome is no success.
 """
 
 from collections.abc import Callable, Container, Hashable, Iterable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["Ledger", "Taken"]
 
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True)
-class Taken(Generic[K]):
+class Taken(NamedTuple, Generic[K]):
     """What one snapshot took in hand: keys to write, keys that ended, and keys to delete."""
 
     changed: tuple[K, ...]

@@ -48,8 +48,7 @@ class Position(NamedTuple):
     crc: int = -1
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One instant of a task, ready to be committed.
 
     `changed` holds (field, cursor, blob), `deleted` the fields of streams that ended, `keep` the
@@ -65,7 +64,7 @@ class Snapshot:
     keep: tuple[str, ...]
     n_outputs: int
     n_bytes_read: int
-    token: Any = field(default=None, compare=False)
+    token: Any = None
 
 
 @dataclass(frozen=True)

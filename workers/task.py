@@ -10,7 +10,7 @@ same for every operator and every backend.
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from router.deadletter import DeadLetter
@@ -60,8 +60,7 @@ class Window(NamedTuple):
     inputs: tuple[tuple[Held, ...], ...]
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """Windows of different streams with equally many steps, to be stepped together."""
 
     n_steps: int

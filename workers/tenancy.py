@@ -11,7 +11,7 @@ The order is the argument: a commit before step 2 loses outputs that a crash tak
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from router.store.calls import (
     BlobWrite,
@@ -53,8 +53,7 @@ class TokenRefusedError(TenancyLostError):
     """
 
 
-@dataclass(frozen=True)
-class CommitPlan:
+class CommitPlan(NamedTuple):
     """Steps 3 and 4: write `blobs`, then run `call`."""
 
     blobs: tuple[BlobWrite, ...]

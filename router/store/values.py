@@ -141,8 +141,7 @@ class WorkerInfo:
         return within and task.kind in self.kinds and task.cost <= self.capacity
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """One run of one script. `parse` turns the server's reply into a value; ask `read` for it."""
 
     script: str
@@ -158,8 +157,7 @@ class Call(Generic[T]):
             raise _unwritten(self.script, reply, error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Query(Generic[T]):
+class Query(NamedTuple, Generic[T]):
     """Plain read commands, sent together. `parse` takes their replies in order, as does `read`."""
 
     commands: tuple[tuple[Arg, ...], ...]

@@ -5,7 +5,7 @@ faults that are known to bring it out. The same world without the bug keeps ever
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ def checkpoint_before_acknowledgement(patch: pytest.MonkeyPatch) -> None:
 
     def early(self: Task, full: bool) -> Snapshot | None:
         taken = snapshot(self, full)
-        return None if taken is None else replace(taken, n_outputs=0)
+        return None if taken is None else taken._replace(n_outputs=0)
 
     patch.setattr(Task, "snapshot", early)
 
@@ -59,7 +59,7 @@ def positions_taken_at_commit(patch: pytest.MonkeyPatch) -> None:
             at = {t: tenant.reading.offset(t) for t in tenant.topics}
             head = open_sealed(pending.head, "head")
             head["positions"] = {t: [offset, -1, -1] for t, offset in at.items()}
-            self._pending = replace(pending, positions=at, head=seal(head))
+            self._pending = pending._replace(positions=at, head=seal(head))
         return plan(self, nonce)
 
     patch.setattr(Tenancy, "plan", late)
