@@ -381,7 +381,7 @@ class Host:
     def _limits(self, claimed: Claimed) -> Limits:
         settings = self._settings
         return Limits(
-            max_batch=1 if claimed.suspicious else settings.max_batch,
+            max_batch=1 if claimed.one_by_one else settings.max_batch,
             uncommitted_bytes=settings.uncommitted_bytes,
             flight_bytes=settings.unconfirmed_bytes,
             stream_windows=settings.unconfirmed_windows,

@@ -63,6 +63,7 @@ class Hosted:
         self._stopping = False
         self._failure: BaseException | None = None
         self._bytes_at_commit = 0
+        self._shown = ""
         self._doubted = ""  # a token that the store refused
         self._doubted_until = 0.0
 
@@ -237,4 +238,8 @@ class Hosted:
 
     async def _show_hand(self, work: Any) -> bool:
         """Write what is about to be stepped, so that a crash names it (28)."""
-        return await self._store.hand(self.claim.task, self.claim.token, work.hand)
+        hand = self.claim.shown(work.hand)
+        if hand == self._shown:
+            return True
+        self._shown = hand
+        return await self._store.hand(self.claim.task, self.claim.token, hand)

@@ -147,7 +147,7 @@ class Deployment:
     def _limits(self, claimed: Claimed) -> Limits:
         tuning = self._plan.tuning
         return Limits(
-            max_batch=1 if claimed.suspicious else tuning.max_batch,
+            max_batch=1 if claimed.one_by_one else tuning.max_batch,
             stream_windows=tuning.stream_windows, flight_bytes=tuning.flight_bytes,
             uncommitted_bytes=tuning.uncommitted_bytes, deadline_s=DEADLINE_MS / 1000,
             frame_bytes=tuning.frame_bytes,

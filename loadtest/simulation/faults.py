@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Faults"]
 
 _N_BROKERS = 3
-_MOST_KILLED = 6
-"""Two owners that are not suspicious, two that are, and as many zombies. Where several streams of a
-task are deadly, each of them may come between two deaths of another."""
+_MOST_KILLED = 8
+"""Two owners that are not suspicious, three that are, and as many zombies. Where several streams of
+a task are deadly, each of them may come between two deaths of another."""
 
 
 class Faults:

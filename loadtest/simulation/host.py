@@ -42,6 +42,7 @@ class Host:
         self.busy = False
         self._is_ingest = claimed.kind == "ingest"
         self._n_aborts = 0
+        self._shown = ""
         self._has_aborted = False
         self._dies_after_commit = False
         self._wake_at = -1
@@ -215,13 +216,17 @@ class Host:
         return bool(killers)
 
     def _show_hand(self, work: Any) -> bool:
+        hand = self.claimed.shown(work.hand)
+        if hand == self._shown:
+            return True
         store = self.world.store_of(self.worker)
         if store is None:
             self.wake(_AGAIN_MS)
             return False
-        if not store.hand(self.task, self.tenancy.token, work.hand):
+        if not store.hand(self.task, self.tenancy.token, hand):
             self.worker.book.doubt(self.task)
             return False
+        self._shown = hand
         return True
 
     def _computed(self, work: Any, result: Any) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from router.store.errors import StoreCallError, StoreReplyError
 
@@ -171,17 +171,21 @@ class Query(NamedTuple, Generic[T]):
             raise _unwritten("load", replies, error) from error
 
 
+_SEVERAL: Final = "*"
+"""A hand that names no stream."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """A task now leased to the caller.
 
     `claims` counts claims since the last checkpoint of an owner that had caught up, this one
-    included; from 3 on the owner is
-    suspicious (28): it runs the task alone, calls `hand` before each step, and clears it after.
-    `number` is that of the last checkpoint, 0 when there is none. `hand_last` is what the last
-    suspicious owner had in hand when it vanished, `hand_count` by how many of them in a row: at 2
-    its stream is killed, by whoever reads this. `previous` is the worker that held the task
-    before ("" for none) and `idle_ms` how long its lease had been over.
+    included; from 3 on the owner is suspicious (28): it runs the task alone, and calls `hand`
+    before a step with what `shown` gives, unless that was the last it showed. `number` is that of
+    the last checkpoint, 0 when there is none. `hand_last` is what the last suspicious owner had in
+    hand when it vanished, `hand_count` by how many of them in a row: at 2 its stream is killed, by
+    whoever reads this. `previous` is the worker that held the task before ("" for none) and
+    `idle_ms` how long its lease had been over.
     """
 
     task: TaskId
@@ -199,6 +203,15 @@ class Claimed:
     def suspicious(self) -> bool:
         """Whether this owner must step the task alone and name what it has in hand (28)."""
         return self.claims > 2
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether this owner may step one stream at a time only: one that ran alone died, too."""
+        return self.suspicious and self.hand_last != ""
+
+    def shown(self, hand: str) -> str:
+        """What a suspicious owner shows that is about to step `hand`, perhaps with others."""
+        return hand if self.one_by_one else _SEVERAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import struct
 from loadtest.simulation.numbers import FakeCompute, FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.records import Data, Era, Kill, encode_record, parse_record
-from router.store.calls import TaskId
+from router.store.calls import Claimed, TaskId
 from router.topics import in_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.ingest import Fresh, Ingest
@@ -143,3 +143,17 @@ def test_only_a_checkpoint_after_catching_up_ends_the_suspicion() -> None:
         tenancy.finished(plan.call.read(0))
     assert ends == [0, 1]
     assert tenancy.n_commits == 1
+
+
+def claimed(claims: int, hand_last: str = "") -> Claimed:
+    return Claimed(TaskId("a", 0, 0), "token", "synaptic", 1, claims, 0, hand_last, 0, "w", 0)
+
+
+def test_streams_are_stepped_one_by_one_only_after_an_owner_that_ran_alone_has_died() -> None:
+    first, second, third = claimed(2), claimed(3), claimed(4, "*")
+    assert [c.suspicious for c in (first, second, third)] == [False, True, True]
+    assert [c.one_by_one for c in (first, second, third)] == [False, False, True]
+
+
+def test_hand_of_one_that_steps_streams_together_names_none_of_them() -> None:
+    assert claimed(3).shown("n/1/0#4") != claimed(4, "*").shown("n/1/0#4") == "n/1/0#4"
