@@ -185,7 +185,7 @@ def _record(content: dict[str, Any], key: bytes | None, unnamed: str, *json_only
         raise RecordError(f"The record has version {_shown(version)}; legal is {VERSION}.")
     if not isinstance(kind, str) or kind not in _FIELDS:
         raise RecordError(f"The record has kind {_shown(kind)}; legal are {', '.join(_FIELDS)}.")
-    unknown = sorted(set(content) - set(_FIELDS[kind]))
+    unknown = sorted(content.keys() - _FIELDS[kind].keys())
     if unknown:
         legal = [name for name in _FIELDS[kind] if not json_only or name not in _NATIVE]
         if len(legal) < len(_FIELDS[kind]):
@@ -193,7 +193,8 @@ def _record(content: dict[str, Any], key: bytes | None, unnamed: str, *json_only
         raise RecordError(
             f"The record has a field {_shown(unknown[0])}; legal are {', '.join(legal)}."
         )
-    checked = {name: _FIELDS[kind][name](value, name) for name, value in content.items()}
+    check = _FIELDS[kind]
+    checked = {name: check[name](value, name) for name, value in content.items()}
     return _PARSERS[kind](checked, key, unnamed)
 
 
@@ -287,7 +288,7 @@ def _from_msgpack(value: bytes) -> dict[str, Any]:
         )
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise RecordError(f"The record is neither JSON nor msgpack: {error}.") from error
-    if not isinstance(content, dict) or not all(type(name) is str for name in content):
+    if not isinstance(content, dict) or not {*map(type, content)} <= {str}:
         raise RecordError("The record is not a msgpack map with names of fields.")
     return cast(dict[str, Any], content)
 

@@ -224,7 +224,8 @@ class LeaseBook:
             found.append(self._claim(partition))
         if not found and self._may_leave(partition, pace):
             found.append(LeaseCall("leave", partition, calls.leave(partition, self.worker)))
-        pace.under_way.update(call.verb for call in found)
+        for call in found:
+            pace.under_way.add(call.verb)
         return found
 
     def _due_want(self, now: int) -> list[LeaseCall]:
@@ -232,8 +233,9 @@ class LeaseBook:
         last renewals, so that asking everywhere at once would move tasks to and fro (29)."""
         if self._want_at is None:  # claim what is free before asking for what is not
             self._want_at = now + self.ttl_ms // 2
-        busy = any({"want", "claim"} & pace.under_way for pace in self._paces.values())
-        if now < self._want_at or busy or not self._may_want():
+        if now < self._want_at or not self._may_want():
+            return []
+        if any({"want", "claim"} & pace.under_way for pace in self._paces.values()):
             return []
         self._want_at = now + self.ttl_ms // 2
         partitions = list(self._paces)
@@ -251,9 +253,10 @@ class LeaseBook:
             return True
         if self.is_stopping or self._had_alone or self._free() <= 0:
             return False
+        if self._capacity is None and self._most is None:
+            return True
         # A bounded capacity is promised to one claim at a time.
-        busy = any("claim" in p.under_way for p in self._paces.values())
-        return (self._capacity is None and self._most is None) or not busy
+        return not any("claim" in p.under_way for p in self._paces.values())
 
     def _may_want(self) -> bool:
         return not self.is_stopping and self._alone is None and self._free() > 0

@@ -62,9 +62,9 @@ class Broker:
         self._replicate_ms = replicate_ms
 
     def log(self, topic: str, partition: int) -> Log:
-        place = Place(topic, partition)
-        found = self.logs.get(place)
+        found: Log | None = self.logs.get((topic, partition))  # type: ignore[call-overload]
         if found is None:
+            place = Place(topic, partition)
             found = self.logs[place] = Log(place)
         return found
 

@@ -74,22 +74,14 @@ class Checker:
 
     def _spikes(self, topic: str, partition: int, frame: Frame, batch: Batch, network: str) -> None:
         stream = self._stream(partition, batch)
-        where = f"window {batch.window} of {batch.stream} at {topic}/{partition} g{frame.group}"
-        if batch.window >= len(stream.cuts):
-            raise Violation(f"{where}: the log has only {len(stream.cuts)} windows")
-        if (batch.start, batch.stop, batch.end) != stream.cuts[batch.window]:
-            raise Violation(f"{where}: cut {batch[6:10]}, expected {stream.cuts[batch.window]}")
-        if (batch.name, batch.seed) != (stream.name, stream.seed):
-            raise Violation(f"{where}: label {batch.name!r}/{batch.seed}, expected {stream.name!r}")
-        if not batch.networks or not stream.networks.issuperset(batch.networks):
-            raise Violation(f"{where}: routed to {batch.networks}, not {set(stream.networks)}")
-        values = stream.expected(batch.node, frame.group, batch.window)
-        if bytes(batch.payload) != struct.pack(f"<{len(values)}I", *values):
-            raise Violation(f"{where}: wrong bits")
         key = (partition, batch.stream, frame.group, batch.node, network)
         due = self._next.get(key, 0)
-        if batch.window > due and not self.excuses.get(partition):
-            raise Violation(f"{where}: windows {due} to {batch.window - 1} were never emitted")
+        wrong = _fault(stream, frame.group, batch)
+        if not wrong and batch.window > due and not self.excuses.get(partition):
+            wrong = f"windows {due} to {batch.window - 1} were never emitted"
+        if wrong:
+            where = f"{batch.stream} at {topic}/{partition} g{frame.group}"
+            raise Violation(f"window {batch.window} of {where}: {wrong}")
         self._next[key] = max(due, batch.window + 1)
 
     def _abort(self, partition: int, batch: Batch, network: str) -> None:
@@ -157,3 +149,19 @@ class Checker:
         for (name, partition), log in self._logs.items():
             if log.lost_eras and not self.excuses.get(partition):
                 raise Violation(f"era {log.lost_eras} of {name}/{partition} was lost for nothing")
+
+
+def _fault(stream: Stream, group: int, batch: Batch) -> str:
+    """What is wrong with a batch of spikes, "" when nothing is."""
+    if batch.window >= len(stream.cuts):
+        return f"the log has only {len(stream.cuts)} windows"
+    if (batch.start, batch.stop, batch.end) != stream.cuts[batch.window]:
+        return f"cut {batch[6:10]}, expected {stream.cuts[batch.window]}"
+    if (batch.name, batch.seed) != (stream.name, stream.seed):
+        return f"label {batch.name!r}/{batch.seed}, expected {stream.name!r}"
+    if not batch.networks or not stream.networks.issuperset(batch.networks):
+        return f"routed to {batch.networks}, not {set(stream.networks)}"
+    values = stream.expected(batch.node, group, batch.window)
+    if bytes(batch.payload) != struct.pack(f"<{len(values)}I", *values):
+        return "wrong bits"
+    return ""
