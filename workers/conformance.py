@@ -6,13 +6,15 @@ new ones; the others in the middle of a stream, from membranes that are rare in 
 subnormals, the threshold and its neighbours. Outputs and states are compared as bytes.
 
 A spare that takes over a task waits for this, so the slow reference runs 17 streams only; a larger
-batch repeats them.
+batch repeats them. An operator for which that takes longer than a moment is tried on less: each
+batch for one step of random input, and each kind of input for two windows of two streams. Of a very
+large one, no more streams are stepped together than can be tried so (`largest_batch`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -20,14 +22,17 @@ import numpy as np
 
 from topologies.compiled import Group, Operator
 from topologies.errors import SpikeRouterError
+from topologies.program import Program
 from topologies.stages.base import Array, Clock, Emissions, ValueType, edge_dtype
 from workers.kernel import Kernel, ReferenceKernel, check_subnormals, load_kernel
 
-__all__ = ["ConformanceError", "admit", "check", "fingerprint"]
+__all__ = ["ConformanceError", "admit", "check", "fingerprint", "largest_batch"]
 
 _BATCHES = (1, 15, 16, 17)
-_LONG, _SHORT = (5, 1), (2, 1)  # steps of the two windows
-_MACS = 5 * 10**7  # of the reference; above it windows are short
+_WINDOWS = (5, 1)  # steps
+_MACS = 5 * 10**7  # of the reference in these windows; above it the operator is large
+_STEP_MACS = 2 * 10**9  # of one step of the largest batch of a large operator
+_STEP_VALUES = 2**26  # input values of the same
 _SEED = 20
 _Fill: TypeAlias = Callable[[ValueType, tuple[int, ...]], Array]
 _RARE = (-0.0, 2.0**-149, -(2.0**-149), 2.0**-126, -1.5, 0.1, 0.999, 1.0, 1.0 + 2.0**-23, 1.3)
@@ -82,17 +87,17 @@ def check(kernel: Kernel, reference: Kernel, max_batch: int) -> None:
             f"{_name(kernel)} keeps the state {kernel.state_spec()}; the reference keeps "
             f"{reference.state_spec()}, so its snapshots could not be read elsewhere."
         )
-    for trial in _trials(reference):
+    for trial, batches in _trials(reference, max_batch):
         expected = list(_parts(reference, trial))
-        for n in _batches(max_batch):
+        for n in batches:
             _compare(kernel, trial.rows(n), expected)
 
 
 def fingerprint(kernel: Kernel, max_batch: int) -> str:
     """SHA-256 of all outputs and states over the suite: equal on every backend and machine."""
     total = hashlib.sha256()
-    for trial in _trials(kernel):
-        for n in _batches(max_batch):
+    for trial, batches in _trials(kernel, max_batch):
+        for n in batches:
             for _, rows in _parts(kernel, trial.rows(n)):
                 for row in rows:
                     total.update(f"{row.dtype.str}{row.shape}".encode())
@@ -100,8 +105,21 @@ def fingerprint(kernel: Kernel, max_batch: int) -> str:
     return total.hexdigest()
 
 
-def _batches(max_batch: int) -> list[int]:
-    return sorted({*_BATCHES, max(max_batch, 1)})
+def largest_batch(program: Program, max_batch: int) -> int:
+    """The most streams that are tried, and so may be stepped together, of `max_batch`."""
+    if not _is_large(program):
+        return max_batch
+    values = sum(port.n for port in program.ports)
+    most = min(_STEP_MACS // program.cost.macs_per_step, _STEP_VALUES // values)
+    return min(max_batch, max(most, *_BATCHES))
+
+
+def _is_large(program: Program) -> bool:
+    return program.cost.macs_per_step * max(_BATCHES) * sum(_WINDOWS) > _MACS
+
+
+def _batches(program: Program, max_batch: int) -> list[int]:
+    return sorted({*_BATCHES, max(largest_batch(program, max_batch), 1)})
 
 
 def _compare(kernel: Kernel, trial: _Trial, expected: list[tuple[str, Sequence[Array]]]) -> None:
@@ -159,28 +177,39 @@ def _difference(found: Array, wanted: Array) -> str:
     )
 
 
-def _trials(kernel: Kernel) -> Iterator[_Trial]:
-    """The suite's inputs, always the same for one operator."""
-    n, program = max(_BATCHES), kernel.operator.program
-    few = program.cost.macs_per_step * n * sum(_LONG) <= _MACS
-    lengths = _LONG if few else _SHORT
+def _trials(kernel: Kernel, max_batch: int) -> Iterator[tuple[_Trial, Sequence[int]]]:
+    """The suite's inputs, always the same for one operator, and the batches to try each in."""
+    program = kernel.operator.program
+    batches = _batches(program, max_batch)
+    if _is_large(program):
+        (random,) = _filled(kernel, 4, (1,), ("random",))
+        yield random, batches
+        yield from ((trial, (len(trial),)) for trial in _filled(kernel, 2, (1, 1)))
+        return
+    yield from ((trial, batches) for trial in _filled(kernel, max(_BATCHES), _WINDOWS))
+
+
+def _filled(
+    kernel: Kernel, n: int, lengths: Sequence[int], names: Collection[str] | None = None
+) -> Iterator[_Trial]:
+    """Trials of `n` streams, with windows of these lengths, for these or all kinds of input."""
+    program = kernel.operator.program
     rng = np.random.default_rng(_SEED)
     state = _states(kernel, n)
     start = np.where(np.arange(n) % 2 == 0, 0, 3 + np.arange(n, dtype=np.int64))
     fills: dict[str, _Fill] = {
-        "zero": lambda port, size: np.full(size, _clipped(0, port)),
-        "saturated": lambda port, size: np.full(size, port.high),
-        "lowest": lambda port, size: np.full(size, port.low),
-        "random": lambda port, size: _random(rng, port, size),
+        "zero": lambda port, size: np.full(size, _clipped(0, port), edge_dtype(port)),
+        "saturated": lambda port, size: np.full(size, port.high, edge_dtype(port)),
+        "lowest": lambda port, size: np.full(size, port.low, edge_dtype(port)),
+        "random": lambda port, size: _random(rng, port, size).astype(edge_dtype(port)),
     }
     for name, fill in fills.items():
+        if names is not None and name not in names:
+            continue
         if name == "lowest" and all(port.low == 0 for port in program.ports):
             continue
         windows = tuple(
-            tuple(
-                fill(port, (n, n_steps, port.n)).astype(edge_dtype(port)) for port in program.ports
-            )
-            for n_steps in lengths
+            tuple(fill(port, (n, n_steps, port.n)) for port in program.ports) for n_steps in lengths
         )
         yield _Trial(name, windows, state, start, np.arange(n) % 3 < 2)
 

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from router.artifacts import ArtifactCache, open_artifacts
@@ -29,7 +29,7 @@ from topologies.compiled import CompiledNetwork, Group, Operator
 from topologies.errors import SpikeRouterError
 from topologies.stages.base import Encoder
 from workers.compute import EncoderEncode, KernelCompute
-from workers.conformance import admit
+from workers.conformance import admit, largest_batch
 from workers.device import DeviceCompute, open_device
 from workers.hosted import Hosted
 from workers.ingest import Fresh, Ingest
@@ -320,7 +320,8 @@ class Host:
         if self._settings.device and kind == "synaptic":
             return Task(spec, await self._on_device(spec), limits, stored)
         kernel = await self._shelf.get(task.operator, spec.group)
-        return Task(spec, KernelCompute(spec, kernel), limits, stored)
+        most = largest_batch(kernel.operator.program, limits.max_batch)
+        return Task(spec, KernelCompute(spec, kernel), replace(limits, max_batch=most), stored)
 
     def _admit(self, operator: Operator, group: Group) -> Kernel:
         """Every worker tests an operator against the reference before it serves it."""

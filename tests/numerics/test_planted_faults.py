@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from topologies.compiled import Group, Operator, Program
+from topologies.compiler import compile_network
+from topologies.loader import load_network
 from topologies.stages.base import Array, Clock, Emissions, Stage, StateSpec, to_current
 from topologies.stages.linear import Linear
 from topologies.stages.neuron import Lif, Neuron
-from workers.conformance import ConformanceError, admit, check
+from workers.conformance import ConformanceError, admit, check, largest_batch
 from workers.kernel import Kernel, ReferenceKernel, load_kernel
 
 MAX_BATCH = 20
@@ -273,6 +275,76 @@ def test_admitted_kernel_has_passed(operators: dict[str, Operator], whole: Whole
     operator = operators["convolution"]
     kernel = admit(operator, whole(operator), "numpy", MAX_BATCH)
     check(kernel, ReferenceKernel(operator, whole(operator)), MAX_BATCH)
+
+
+def large(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    """The operator, and the suite made to take it for a large one."""
+    monkeypatch.setattr("workers.conformance._MACS", 0)
+    return operator
+
+
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [
+        ("plain soft high threshold", [Float64Literal]),
+        ("plain soft high threshold", [Fused]),
+        ("plain soft", [NegativeZeros, WithoutPositiveZero]),
+        ("spikingjelly soft", [Flushed]),
+        ("spikingjelly hard", [Reciprocal]),
+        ("float64 sums", [NarrowSums]),
+    ],
+)
+def test_fault_in_the_numbers_of_a_large_operator_is_caught(
+    operators: dict[str, Operator],
+    whole: Whole,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    faults: list[type[Stage]],
+) -> None:
+    operator = large(operators[name], monkeypatch)
+    reference = ReferenceKernel(operator, whole(operator))
+    check(planted(operator), reference, MAX_BATCH)
+    with pytest.raises(ConformanceError, match="differs from the reference in"):
+        check(planted(operator, *faults), reference, MAX_BATCH)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, MAX_BATCH])
+def test_fault_of_a_large_operator_at_one_batch_size_is_caught(
+    operators: dict[str, Operator], whole: Whole, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    operator = large(operators["plain soft"], monkeypatch)
+    faulty = WrongAt(ReferenceKernel(operator, whole(operator)))
+    faulty.size = size
+    with pytest.raises(ConformanceError, match=f"stream {size - 1} of {size}"):
+        check(faulty, faulty.kernel, MAX_BATCH)
+
+
+@pytest.mark.parametrize(("density", "name"), [(0.0, "zero"), (1.0, "saturated")])
+def test_fault_of_a_large_operator_at_one_kind_of_input_is_caught(
+    operators: dict[str, Operator],
+    whole: Whole,
+    monkeypatch: pytest.MonkeyPatch,
+    density: float,
+    name: str,
+) -> None:
+    operator = large(operators["plain soft"], monkeypatch)
+    faulty = WrongWhen(ReferenceKernel(operator, whole(operator)))
+    faulty.density = density
+    with pytest.raises(ConformanceError, match=f"{name} input"):
+        check(faulty, faulty.kernel, MAX_BATCH)
+
+
+def test_no_more_streams_of_a_very_large_operator_are_stepped_together_than_are_tried() -> None:
+    network = compile_network(load_network("sgnn_cora"))
+    operator = max(network.operators.values(), key=lambda o: o.program.cost.macs_per_step)
+    assert largest_batch(operator.program, 256) == 17
+    assert largest_batch(operator.program, 5) == 5
+
+
+def test_other_operators_are_tried_and_stepped_up_to_the_limit_of_the_worker(
+    operators: dict[str, Operator],
+) -> None:
+    assert {largest_batch(o.program, 256) for o in operators.values()} == {256}
 
 
 @pytest.fixture
