@@ -57,6 +57,11 @@ class TaskSpec:
         sources = {s.operator for place in self.places for s in place.sources}
         return tuple(sorted(spikes_topic(operator) for operator in sources))
 
+    @cached_property
+    def networks(self) -> frozenset[str]:
+        """All networks that the operator stands in."""
+        return frozenset[str]().union(*(place.networks for place in self.places))
+
 
 @dataclass(frozen=True)
 class IngestSpec:

@@ -24,7 +24,7 @@ from workers.reading import Reading, Record
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
 from workers.spec import Place, TaskSpec
 from workers.tenant import Limits, Outbox, Output
-from workers.turns import in_turn
+from workers.turns import fair_batch
 
 __all__ = ["Compute", "Task", "Window", "Work", "stream_field"]
 
@@ -532,11 +532,11 @@ class Task:
         return Work(n_steps, tuple(windows))
 
     def _in_turn(self) -> Iterable[_Stream]:
-        """The streams that are ready. Where not all fit into one micro-batch, networks take turns:
-        a flood through a shared operator delays nobody else."""
-        if len(self._ready) <= self._limits.max_batch:
+        """The streams that are ready. In a task that several networks share, a micro-batch is small
+        and holds as many of each: a flood delays nobody else."""
+        if len(self.spec.networks) < 2:
             return self._ready
-        return in_turn(self._ready, lambda stream: stream.routes)
+        return fair_batch(self._ready, lambda stream: stream.routes)
 
     def _is_full(self) -> bool:
         """Too much read since the committed positions: apply no more before a commit (19)."""

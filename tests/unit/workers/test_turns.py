@@ -1,4 +1,5 @@
 import struct
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from workers.reading import Record
 from workers.spec import IngestSpec, TaskSpec
 from workers.task import Task
 from workers.tenant import Limits
-from workers.turns import in_turn
+from workers.turns import SHARED_BATCH, fair_batch, in_turn
 
 _ERA = 100
 _SPECS = tuple(layout(build("shared", 4), ("n", "m"), 1).specs.values())
@@ -45,15 +46,49 @@ def _frame(offset: int, number: int, network: str) -> Record:
     return Record(_SHARED.topics[0], offset, 0, None, value)
 
 
-def test_a_flood_through_a_shared_task_leaves_its_neighbour_in_the_next_micro_batch() -> None:
-    task = Task(_SHARED, FakeCompute(_SHARED, False, None, frozenset()), Limits(max_batch=8))
+def _flooded() -> Task:
+    """A shared task with forty windows of one network ready, and then one of the other."""
+    task = Task(_SHARED, FakeCompute(_SHARED, False, None, frozenset()), Limits(max_batch=256))
     for i in range(_FLOOD):
         task.receive(_frame(i, i, "m"))
     task.receive(_frame(_FLOOD, _FLOOD, "n"))
-    work = task.work()
+    return task
+
+
+def test_a_flood_through_a_shared_task_leaves_its_neighbour_in_the_next_micro_batch() -> None:
+    work = _flooded().work()
     assert work is not None
-    assert len(work.windows) == 8
     assert [w.stream.routes for w in work.windows].count(("n",)) == 1
+
+
+def test_a_flood_does_not_make_its_neighbours_micro_batch_long() -> None:
+    work = _flooded().work()
+    assert work is not None
+    assert [w.stream.routes for w in work.windows].count(("m",)) == 1
+
+
+def test_micro_batches_of_a_shared_task_are_small_though_one_network_fills_them() -> None:
+    task = _flooded()
+    first = task.work()
+    assert first is not None
+    task.apply(first, task.compute(first))
+    second = task.work()
+    assert second is not None
+    assert {w.stream.routes for w in second.windows} == {("m",)}
+    assert len(second.windows) == SHARED_BATCH < _FLOOD - 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers())))
+def test_a_fair_batch_has_as_many_of_each_key_as_there_are_of_the_rarest(
+    items: list[tuple[str, int]],
+) -> None:
+    counts = Counter(key for key, _ in fair_batch(items, lambda item: item[0]))
+    rarest = min(Counter(key for key, _ in items).values(), default=0)
+    n_keys = len({key for key, _ in items})
+    if rarest * n_keys <= SHARED_BATCH:
+        assert set(counts.values()) <= {rarest}
+    assert counts.total() == min(rarest * n_keys, SHARED_BATCH)
+    assert max(counts.values(), default=0) - min(counts.values(), default=0) <= 1
 
 
 def test_a_flood_through_a_shared_input_leaves_its_neighbour_in_the_next_micro_batch() -> None:
