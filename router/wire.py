@@ -203,6 +203,8 @@ def encode_frames(frame: Frame, limit: int = FRAME_BYTES) -> list[bytes]:
             room = limit - _HEAD_BYTES
         runs[-1].append(batch)
         room -= size
+    if len(runs) == 1:
+        return [encode_frame(frame)]
     return [encode_frame(Frame(frame.operator, frame.group, run)) for run in runs]
 
 
@@ -277,7 +279,8 @@ def _lone(batch: Batch) -> list[Any]:
     errors, (n_error,) = _texts((clip_text(text),), ERROR_BYTES, "error") if text else _NO_TEXT
     n_payload = len(payload)
     flags = _FLAGS[kind, end]
-    _check_kinds((flags,), (n_payload,), (n_error,))
+    if n_error or flags & 3:
+        _check_kinds((flags,), (n_payload,), (n_error,))
     _checked(stop, _U64, "stop")
     row = (0, 0, 0, number, seed, window, start, stop - start, flags, n_name, n_error, n_payload)
     columns = list(map(index, row))

@@ -11,6 +11,7 @@ Numbers in brackets are the rules of docs/protocol.md.
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import TypeVar
 
 from router.store import replies
@@ -90,6 +91,7 @@ T = TypeVar("T")
 _to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
+@cache
 def prefix(partition: int) -> str:
     """What every key of this partition begins with."""
     if partition < 0:

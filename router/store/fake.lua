@@ -62,7 +62,8 @@ end
 
 local function new(undo_depth)
   local data, expires = {}, {} -- key -> string or {kind, fields}; key -> ms, if it expires
-  -- What was there before each write of this call, three entries each; one such list per call.
+  -- What was there before each write of this call, three entries each, `n` in all; one such list
+  -- per call.
   local written, n_written, undo = {}, 0, {}
   local now, replid, info = 0, '', ''
   local soonest = huge -- when the next key expires, or earlier
@@ -131,7 +132,7 @@ local function new(undo_depth)
   end
 
   local function revert(writes)
-    for i = #writes - 2, 1, -3 do
+    for i = writes.n - 2, 1, -3 do
       local where, first, second = writes[i], writes[i + 1], writes[i + 2]
       if type(where) == 'table' then
         where[first] = second or nil
@@ -290,11 +291,9 @@ local function new(undo_depth)
 
   local function finish(ok, reply)
     if n_written > 0 then
-      undo[#undo + 1] = written
-      if #undo > undo_depth then
-        remove(undo, 1)
-      end
-      written, n_written = {}, 0
+      written.n, undo[#undo + 1] = n_written, written
+      -- What is too old to be taken back is written over: a list that has grown once is quick.
+      written, n_written = #undo > undo_depth and remove(undo, 1) or {}, 0
     end
     if not ok then
       error(reply, 0)
