@@ -141,11 +141,23 @@ def _heading(network: CompiledNetwork) -> str:
     spec, out = network.input, network.outputs
     n_steps = f"{spec.n_steps} steps" if spec.n_steps else "any number of steps"
     return (
-        f"[bold]{network.name}[/bold] version {network.version}\n"
+        f"[bold]{network.name}[/bold] version {network.version}{_not_portable(network)}\n"
         f"input {spec.name}: {spec.encoder} {list(spec.shape)} in {spec.low:g} to {spec.high:g}, "
         f"{n_steps}, windows of up to {spec.longest_window}\n"
         f"output: {out.readout} {list(out.shape)} {out.dtype}"
     )
+
+
+def _not_portable(network: CompiledNetwork) -> str:
+    """Which operators' bits depend on the machine (numerics 18), as a line of the heading."""
+    found = [
+        network.labels.get(node.id, node.operator)
+        for node in network.nodes.values()
+        if not all(s.portable for s in network.operators[node.operator].program.stages)
+    ]
+    if not found:
+        return ""
+    return f"\nnot portable: {', '.join(found)}: same bits on one machine and installation only"
 
 
 def _type(value: ValueType) -> str:

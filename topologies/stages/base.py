@@ -17,6 +17,7 @@ One module per family of kinds; each exports `STAGES`, the tuple of its classes:
     cubalif.py    cubalif                       cubalif_int.py cubalif_int
     alif.py       alif
     multispike.py multispike                    integrator.py integrator
+    brian2.py     brian2 (text: brian2_text.py, steps: brian2_run.py)
     delay.py      delay                         loop.py       loop
     readout.py    count, mean, membrane         leaky.py      leaky
     encoder.py    direct, rate, latency, events
@@ -254,6 +255,11 @@ class Stage(ABC):
     def row_bound(self, inputs: Sequence[ValueType]) -> int:
         """The largest |integer sum| that any output row can reach, partial sums included."""
         return self.out_type(inputs).largest
+
+    @property
+    def portable(self) -> bool:
+        """Whether its bits are the same on every machine and installation (numerics 18)."""
+        return True
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:
         """What one stream costs."""

@@ -50,6 +50,11 @@ class Loop(Stage):
         if not self.feedback or min(delay for _, delay in self.feedback) < 1:
             raise StageError(f"A loop reads itself 1 step late or later, not {self.feedback}.")
 
+    @property
+    def portable(self) -> bool:
+        """Whether all its stages are."""
+        return all(stage.portable for stage in self.program.stages)
+
     @classmethod
     def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
         """The stage with these `params()` and `arrays()`."""

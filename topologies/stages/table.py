@@ -7,6 +7,7 @@ from topologies.stages import (
     add,
     alif,
     attention,
+    brian2,
     conv,
     conv1d,
     cubalif,
@@ -36,7 +37,7 @@ __all__ = ["KINDS", "build_stage", "kinds_of", "stage_class"]
 _MODULES = (
     *(conv, conv1d, linear, scale, graph),
     *(pool, reduce, reshape, add, multiply, attention, requantise, delay),
-    *(neuron, plif, cubalif, cubalif_int, alif, multispike, integrator, loop),
+    *(neuron, plif, cubalif, cubalif_int, alif, multispike, integrator, brian2, loop),
     *(readout, leaky, encoder),
 )
 KINDS: Mapping[str, type[Stage]] = {cls.kind: cls for module in _MODULES for cls in module.STAGES}
