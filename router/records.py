@@ -45,6 +45,8 @@ __all__ = [
 VERSION: Final = 1
 DTYPES: Final = ("uint8", "int8", "uint16", "int16", "int32", "float32")
 SPIKES: Final = "spikes"
+_LEGAL_DTYPES: Final = (*DTYPES, SPIKES)
+_ITEM_BYTES: Final = {dtype: np.dtype(dtype).itemsize for dtype in DTYPES}
 MAX_NETWORKS: Final = 256  # networks that one record can name
 MAX_AXES: Final = 8  # of a shape
 
@@ -171,7 +173,7 @@ def parse_line(line: bytes, unnamed: str) -> Data:
         raise RecordError(f"The line has kind {_shown(content['k'])}; legal is data.")
     key: bytes | None = None
     if "stream" in content:
-        key = _text(1, NAME_BYTES)(content.pop("stream"), "stream").encode()
+        key = _stream_name(content.pop("stream"), "stream").encode()
     record = _record(content, key, unnamed, "data", "stream")
     if not isinstance(record, Data):
         raise RecordError("The line is not what a stream says.")
@@ -329,6 +331,9 @@ def _text(least: int, most: int) -> Callable[[object, str], str]:
     return check
 
 
+_stream_name = _text(1, NAME_BYTES)
+
+
 def _utf8_length(text: str) -> int:
     """Bytes in UTF-8; -1 for text that JSON can write and UTF-8 cannot (lone surrogates)."""
     try:
@@ -367,9 +372,9 @@ def _is_size(item: object) -> bool:
 
 
 def _dtype(value: object, name: str) -> str:
-    if type(value) is not str or value not in (*DTYPES, SPIKES):
+    if type(value) is not str or value not in _LEGAL_DTYPES:
         raise RecordError(
-            f"The field `{name}` is {_shown(value)}; legal are {', '.join((*DTYPES, SPIKES))}."
+            f"The field `{name}` is {_shown(value)}; legal are {', '.join(_LEGAL_DTYPES)}."
         )
     return value
 
@@ -389,7 +394,7 @@ def _stream(value: object, name: str) -> StreamId:
 
 _FIELDS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
     "data": {
-        "id": _text(1, NAME_BYTES),
+        "id": _stream_name,
         "networks": _networks,
         "seed": _integer(_U64),
         "payload": _bin,
@@ -428,8 +433,8 @@ def _data(content: dict[str, Any], key: bytes | None, unnamed: str) -> Data:
         raise RecordError("The record tells how its `payload` is made, but has none.")
     if "payload" in content and "events" in content:
         raise RecordError("The record has both values and `events`; legal is one of them.")
-    says = {"payload", "events", "until"} & set(content)
-    if not says and (request or not content.get("end")):
+    is_mute = content.keys().isdisjoint(("payload", "events", "until"))
+    if is_mute and (request or not content.get("end")):
         raise RecordError("The record says nothing: no values, `events`, `until` or `end`.")
     return Data(name, request=request, **content)
 
@@ -441,7 +446,7 @@ def _name_of(key: bytes) -> str:
         raise RecordError(
             f"The record's key is not the UTF-8 name of a stream: {error}."
         ) from error
-    return _text(1, NAME_BYTES)(name, "key")
+    return _stream_name(name, "key")
 
 
 def _payload_fields(content: dict[str, Any]) -> dict[str, Any]:
@@ -455,7 +460,7 @@ def _payload_fields(content: dict[str, Any]) -> dict[str, Any]:
         return {}
     if "steps" in content or "start" in content:
         raise RecordError("A payload of dense values has no `steps` and no `start`.")
-    width = np.dtype(dtype).itemsize
+    width = _ITEM_BYTES[dtype]
     shape = content.get("shape", (len(payload) // width,))
     if not payload or math.prod(shape) * width != len(payload):
         raise RecordError(

@@ -4,6 +4,8 @@ All that happens is an event of a virtual clock (integer ms), drawn from the see
 under test is the product's: `Task`, `Ingest`, `Tenancy`, `LeaseBook`, and the store's scripts.
 """
 
+from functools import cache
+
 from loadtest.simulation.broker import HOSTILE, Broker, Log, Place
 from loadtest.simulation.checker import Checker, Violation
 from loadtest.simulation.clock import Clock
@@ -13,6 +15,7 @@ from loadtest.simulation.host import Host
 from loadtest.simulation.oracle import Graph, InputLog
 from loadtest.simulation.plan import KILL, PARTIAL, Plan, Publication
 from loadtest.simulation.rest import Rest
+from loadtest.simulation.shapes import Shape
 from loadtest.simulation.worker import Worker
 from router.records import Kill, encode_record
 from router.store.calls import TaskId
@@ -189,11 +192,16 @@ def _oracles(plan: Plan) -> dict[tuple[str, int], InputLog]:
     shape = plan.shape
     logs = {}
     for name in shape.inputs:
-        mine = {n: net for n, net in shape.networks.items() if net.input.name == name}
-        graph = Graph(mine, shape.every, plan.poisoned, plan.deadly)
+        graph = _graph(shape, name, plan.poisoned, plan.deadly)
         for partition in range(plan.n_partitions):
             logs[name, partition] = InputLog(graph, partition)
     return logs
+
+
+@cache
+def _graph(shape: Shape, input: str, poisoned: frozenset[str], deadly: frozenset[str]) -> Graph:
+    mine = {n: net for n, net in shape.networks.items() if net.input.name == input}
+    return Graph(mine, shape.every, poisoned, deadly)
 
 
 def _said(record: Record) -> str:
