@@ -23,7 +23,8 @@ from router.commands_compile import compile_command
 from tests.brian2_networks import LAYERS, N_IN, make_network
 from topologies.compiled import CompiledNetwork, Group, Operator, run_reference
 from topologies.compiler import Capacity, compile_network
-from topologies.model import NetworkError
+from topologies.compiler.cut import Granularity
+from topologies.model import Layer, NetworkError, Source
 from topologies.stages.base import Array, Clock, StageError, ValueType
 from topologies.stages.brian2 import Brian2
 from workers.conformance import admit, fingerprint
@@ -108,6 +109,30 @@ def test_compiling_cuts_neurons_into_groups_and_keeps_the_result(
     wanted = run_reference(networks["leaky"], x, seeds)
     for mine, right in zip(run_reference(cut, x, seeds), wanted, strict=True):
         assert mine.tobytes() == right.tobytes()
+
+
+def test_neurons_that_read_themselves_may_be_one_operator_or_several() -> None:
+    network = make_network("leaky")
+    first, cells, *others = network.layers
+    weight = np.random.default_rng(1).normal(0.0, 0.3, (20, 20))
+    layers = (
+        first,
+        Layer("back", "linear", (Source("cells", 2),), {}, {"weight": weight}),
+        Layer("sum", "add", (Source("synapses"), Source("back"))),
+        replace(cells, sources=(Source("sum"),)),
+        *others,
+    )
+    source = replace(network.input, longest_window=2)
+    recurrent = replace(network, layers=layers, input=source)
+    x, seeds, found = spikes(3, 12), np.zeros(3, np.uint64), []
+    granularities: tuple[Granularity, ...] = ("layer", "model")
+    for granularity in granularities:
+        compiled = compile_network(recurrent, granularity=granularity)
+        portable = [all(s.portable for s in o.program.stages) for o in compiled.operators.values()]
+        assert portable == [True, False, True]
+        found.append([a.tobytes() for a in run_reference(compiled, x, seeds)])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 3
 
 
 def test_artifact_of_the_operator_reads_back_with_its_hash(
