@@ -16,7 +16,7 @@ from topologies.compiler import Capacity, compile_with_errors
 from topologies.compiler.draw import draw_svg, draw_text
 from topologies.compiler.plan import Plan, make_plan
 from topologies.compiler.quantise import Bits
-from topologies.compiler.report import Report, make_report
+from topologies.compiler.report import Report, make_report, not_portable
 from topologies.compiler.saturation import Saturation
 from topologies.errors import SpikeRouterError
 from topologies.loader import images_of, load_network
@@ -138,26 +138,14 @@ def _samples(path: Path | None) -> tuple[Array | None, Array | None]:
 
 
 def _heading(network: CompiledNetwork) -> str:
-    spec, out = network.input, network.outputs
+    spec, out, warning = network.input, network.outputs, not_portable(network)
     n_steps = f"{spec.n_steps} steps" if spec.n_steps else "any number of steps"
     return (
-        f"[bold]{network.name}[/bold] version {network.version}{_not_portable(network)}\n"
+        f"[bold]{network.name}[/bold] version {network.version}\n"
         f"input {spec.name}: {spec.encoder} {list(spec.shape)} in {spec.low:g} to {spec.high:g}, "
         f"{n_steps}, windows of up to {spec.longest_window}\n"
-        f"output: {out.readout} {list(out.shape)} {out.dtype}"
+        f"output: {out.readout} {list(out.shape)} {out.dtype}" + (f"\n{warning}" if warning else "")
     )
-
-
-def _not_portable(network: CompiledNetwork) -> str:
-    """Which operators' bits depend on the machine (numerics 18), as a line of the heading."""
-    found = [
-        network.labels.get(node.id, node.operator)
-        for node in network.nodes.values()
-        if not all(s.portable for s in network.operators[node.operator].program.stages)
-    ]
-    if not found:
-        return ""
-    return f"\nnot portable: {', '.join(found)}: same bits on one machine and installation only"
 
 
 def _type(value: ValueType) -> str:

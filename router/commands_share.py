@@ -9,7 +9,9 @@ from rich.console import Console
 
 from router.commands_compile import GranularityChoice
 from router.tables import text_table
+from topologies.compiled import CompiledNetwork
 from topologies.compiler import compile_network
+from topologies.compiler.report import not_portable
 from topologies.errors import SpikeRouterError
 from topologies.loader import family_of, load_network, zoo_networks
 from topologies.sharing import LEVELS, Row, Sharing, Spares, share
@@ -36,7 +38,9 @@ def share_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count which operators NETWORKS share, exactly, by signature and by kind."""
-    sharing = _analyse(networks or list(zoo_networks()), granularity)
+    names = networks or list(zoo_networks())
+    compiled = [compile_network(load_network(n), granularity=granularity.value) for n in names]
+    sharing = _analyse(names, compiled)
     if svg is not None:
         _write(svg, draw_sharing(sharing))
     if as_json:
@@ -45,12 +49,14 @@ def share_command(
     console = Console()
     for title, rows in _tables(sharing).items():
         console.print(text_table(title, rows))
+    for network in compiled:
+        if warning := not_portable(network):
+            console.print(f"{network.name} is {warning}", highlight=False, soft_wrap=True)
     if svg is not None:
         console.print(f"Picture: {svg}", highlight=False)
 
 
-def _analyse(names: list[str], granularity: GranularityChoice) -> Sharing:
-    compiled = [compile_network(load_network(n), granularity=granularity.value) for n in names]
+def _analyse(names: list[str], compiled: list[CompiledNetwork]) -> Sharing:
     pairs = zip(compiled, names, strict=True)
     return share(compiled, {network.name: family_of(name) or _OTHER for network, name in pairs})
 

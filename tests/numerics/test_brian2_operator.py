@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from router.commands_compile import compile_command
+from router.commands_share import share_command
 from tests.brian2_networks import LAYERS, N_IN, make_network
 from topologies.compiled import CompiledNetwork, Group, Operator, run_reference
 from topologies.compiler import Capacity, compile_network
@@ -297,7 +298,10 @@ def test_example_of_the_documents_is_legal() -> None:
     assert 0 < fired.sum() < fired.size
 
 
-def test_compile_says_which_operators_are_not_portable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [compile_command, share_command])
+def test_commands_say_which_operators_are_not_portable(
+    tmp_path: Path, command: Callable[..., None]
+) -> None:
     network = make_network("leaky")
     arrays = {f"{x.name}.{n}": a for x in network.layers for n, a in x.arrays.items()}
     save_file(
@@ -312,7 +316,7 @@ def test_compile_says_which_operators_are_not_portable(tmp_path: Path) -> None:
     }
     (tmp_path / "network.yaml").write_text(yaml.safe_dump(file))
     app = typer.Typer()
-    app.command()(compile_command)
+    app.command()(command)
     done = CliRunner().invoke(app, [str(tmp_path)], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "not portable: synapses+cells: same bits on one machine" in done.output

@@ -17,7 +17,7 @@ from topologies.compiler.saturation import Saturation, counting, saturations
 from topologies.model import Network, NetworkError
 from topologies.stages.base import Array
 
-__all__ = ["Agreement", "Report", "classes_of", "make_report"]
+__all__ = ["Agreement", "Report", "classes_of", "make_report", "not_portable"]
 
 _EXACT_BITS = (31, 27, 24, 21, 18, 16)
 _BATCH = 32  # streams that run at once
@@ -52,6 +52,18 @@ class Report:
     def worst(self) -> WeightError | None:
         """The layer with the largest error, in relation to its largest weight."""
         return max(self.weights, key=lambda e: e.worst / (e.largest or 1.0), default=None)
+
+
+def not_portable(network: CompiledNetwork) -> str:
+    """A line about the operators whose bits depend on the machine (numerics 18); "" for none."""
+    found = [
+        network.labels.get(node.id, node.operator)
+        for node in network.nodes.values()
+        if not all(s.portable for s in network.operators[node.operator].program.stages)
+    ]
+    if not found:
+        return ""
+    return f"not portable: {', '.join(found)}: same bits on one machine and installation only"
 
 
 def make_report(
