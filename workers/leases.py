@@ -143,6 +143,7 @@ class LeaseBook:
         self._held: dict[TaskId, _Holding] = {}
         self._giving: dict[TaskId, LeaseCall] = {}
         self._left: set[int] = set()
+        self._told: dict[int, calls.WorkerInfo] = {}
         self._want_at: int | None = None
         self._want_in = 0
 
@@ -285,13 +286,19 @@ class LeaseBook:
     def _renew(self, partition: int) -> LeaseCall:
         mine = ((t, h.token) for t, h in self._held.items() if t.partition == partition)
         leases = tuple(Lease(task, token) for task, token in mine)
-        info = calls.WorkerInfo(
-            capacity=_UNBOUNDED if self._capacity is None else self._capacity,
-            kinds=self._kinds, elsewhere=self._elsewhere(partition), details=self.details,
-            limits=self._limits,
-        )  # fmt: skip
+        info = self._info(partition)
         call = calls.renew(partition, self.worker, self.ttl_ms, info, leases)
         return LeaseCall("renew", partition, call, leases)
+
+    def _info(self, partition: int) -> calls.WorkerInfo:
+        """What the partition is told of this worker; made anew when that is something new."""
+        told, elsewhere = self._told.get(partition), self._elsewhere(partition)
+        if told is None or (told.elsewhere, told.details) != (elsewhere, self.details):
+            told = self._told[partition] = calls.WorkerInfo(
+                capacity=_UNBOUNDED if self._capacity is None else self._capacity,
+                kinds=self._kinds, elsewhere=elsewhere, details=self.details, limits=self._limits,
+            )  # fmt: skip
+        return told
 
     def _claim(self, partition: int) -> LeaseCall:
         token = self._new_token()

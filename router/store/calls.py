@@ -9,7 +9,6 @@ touches a single slot. Times are milliseconds on the *server's* clock; no caller
 Numbers in brackets are the rules of docs/protocol.md.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import TypeVar
@@ -88,8 +87,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
 
 @cache
 def prefix(partition: int) -> str:
@@ -165,7 +162,7 @@ def renew(
     _positive("time to live", ttl_ms)
     _named("worker", worker)
     tasks = [lease.task for lease in leases]
-    args: list[Arg] = [worker, ttl_ms, info.elsewhere, _encode_info(info)]
+    args: list[Arg] = [worker, ttl_ms, info.elsewhere, info.text]
     for lease in leases:
         args += [str(lease.task), lease.token]
 
@@ -419,14 +416,3 @@ def _distinct(fields: Sequence[str]) -> None:
 
 def _limits(limits: Sequence[int | None]) -> str:
     return " ".join("-" if most is None else str(most) for most in limits)
-
-
-def _encode_info(info: WorkerInfo) -> str:
-    record = {
-        "capacity": info.capacity,
-        "kinds": list(info.kinds),
-        "elsewhere": info.elsewhere,
-        "details": dict(info.details),
-        "limits": list(info.limits),
-    }
-    return _to_json(record)

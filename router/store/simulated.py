@@ -227,4 +227,7 @@ def _rows(reply: Any) -> Sequence[Any]:
 
 
 def _encoded(args: Sequence[Arg]) -> list[bytes]:
-    return [arg if type(arg) is bytes else str(arg).encode() for arg in args]
+    return [
+        arg.encode() if isinstance(arg, str) else arg if isinstance(arg, bytes) else b"%d" % arg
+        for arg in args
+    ]

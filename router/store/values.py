@@ -4,10 +4,12 @@ Times are milliseconds on the *server's* clock; no caller's clock enters. Number
 the rules of docs/protocol.md.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from router.store.errors import StoreCallError, StoreReplyError
@@ -43,6 +45,7 @@ Arg: TypeAlias = bytes | str | int
 Reply: TypeAlias = "bytes | str | int | Sequence[Reply] | Mapping[bytes, bytes] | None"
 Info: TypeAlias = str | int | float | bool | None
 
+_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _TASK = re.compile(r"([A-Za-z0-9._-]{1,100})/(\d+)/(\d+)@(\d+)")
 
 
@@ -114,7 +117,7 @@ class BlobWrite(NamedTuple):
     ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorkerInfo:
     """What a worker says of itself with each renewal.
 
@@ -128,6 +131,14 @@ class WorkerInfo:
     elsewhere: int = 0
     details: Mapping[str, Info] = field(default_factory=dict)
     limits: tuple[int | None, ...] = ()
+
+    @cached_property
+    def text(self) -> str:
+        """The worker's record in the store."""
+        return _to_json({
+            "capacity": self.capacity, "kinds": list(self.kinds), "elsewhere": self.elsewhere,
+            "details": dict(self.details), "limits": list(self.limits),
+        })  # fmt: skip
 
     def holds(self, task: "TaskStatus") -> bool:
         """Whether the worker could host the task, were it empty."""
