@@ -19,12 +19,15 @@ def remove_command(
     timeout: Annotated[
         float, typer.Option(min=0.0, help="Seconds to wait for its open streams to end.")
     ] = 60.0,
+    force: Annotated[
+        bool, typer.Option(help="End streams that nobody has ended, with the error NetworkRemoved.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Remove NETWORK once its streams have ended; what other networks use stays as it is."""
     changes: dict[str, object] = {"kafka": kafka, "redis": redis}
     settings = Settings.load(**{key: value for key, value in changes.items() if value is not None})
-    done = asyncio.run(remove(settings, network, timeout=timeout))
+    done = asyncio.run(remove(settings, network, timeout=timeout, force=force))
     if as_json:
         told = {"network": done.network, "tasks": done.n_tasks, "operators": done.n_operators}
         print(json.dumps(told))

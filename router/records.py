@@ -117,9 +117,13 @@ class Era:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The networks of streams that begin after this record (PROTOCOL rule 5)."""
+    """The networks of streams that begin after this record (PROTOCOL rule 5).
+
+    In those of `ends`, streams that are still open and have not been told to end, end here (31).
+    """
 
     networks: tuple[str, ...]
+    ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +412,7 @@ _FIELDS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
         "seq": _integer(_U64),
     },
     "era": {"era": _integer(_U64), "predecessor": _integer(_U64), "networks": _networks},
-    "route": {"networks": _networks},
+    "route": {"networks": _networks, "ends": _networks},
     "kill": {
         "stream": _stream,
         "name": _text(0, NAME_BYTES),
@@ -529,8 +533,9 @@ def _contents(record: Record) -> tuple[str, dict[str, object]]:
             return "data", _data_contents(record)
         case Era(era, predecessor, networks):
             return "era", {"era": era, "predecessor": predecessor, "networks": networks}
-        case Route(networks):
-            return "route", {"networks": networks}
+        case Route(networks, ends):
+            routed: dict[str, object] = {"networks": networks}
+            return "route", {**routed, "ends": ends} if ends else routed
         case Kill(stream, name, networks, error, if_final):
             content: dict[str, object] = {"stream": tuple(stream), "name": name}
             content |= {"networks": networks, "error": clip_text(error)}
@@ -548,4 +553,4 @@ def _data_contents(record: Data) -> dict[str, object]:
     return content
 
 
-_DEFAULTS = {"seed": 0, "end": False, "if_final": False}
+_DEFAULTS = {"seed": 0, "end": False, "if_final": False, "ends": ()}

@@ -1,6 +1,7 @@
 """Removing a network while others serve (PROTOCOL 31).
 
-1. ROUTE without the network: no stream may begin in it any more (PROTOCOL 5).
+1. ROUTE without the network: no stream may begin in it any more (PROTOCOL 5). By force, it ends
+   those of its streams that have not been told to end, too: each gets the error `NetworkRemoved`.
 2. Wait until the ingest has read that record and every stream of the network is confirmed to its
    end: what is open goes on, and what a client waits for comes.
 3. A new generation, for the keys of tasks that are deployed from now on: who still runs a task
@@ -46,8 +47,10 @@ class Removed:
     n_operators: int
 
 
-async def remove(settings: Settings, name: str, *, timeout: float = 60.0) -> Removed:
-    """Remove the network; repeat it freely. See the module for the steps.
+async def remove(
+    settings: Settings, name: str, *, timeout: float = 60.0, force: bool = False
+) -> Removed:
+    """Remove the network; repeat it freely. See the module for the steps, and for `force`.
 
     Raises RemoveError when it is not deployed, or when streams of it are still open after `timeout`
     seconds; BusError or StoreUnavailable.
@@ -58,7 +61,7 @@ async def remove(settings: Settings, name: str, *, timeout: float = 60.0) -> Rem
             legal = ", ".join(sorted(networks)) or "none"
             raise RemoveError(f"No network {name!r} is deployed; deployed are: {legal}.")
         network = networks[name]
-        told = await _route(bus, network, networks, settings.partitions)  # 1
+        told = await _route(bus, network, networks, settings.partitions, force=force)  # 1
         await _drain(store, network, told, timeout)  # 2
         await store.begin_generation()  # 3
         return await _take_away(settings, store, network, networks)
@@ -88,12 +91,17 @@ def open_streams(reply: StatusReply, network: CompiledNetwork, told: int) -> int
 
 
 async def _route(
-    bus: Bus, network: CompiledNetwork, networks: Mapping[str, CompiledNetwork], partitions: int
+    bus: Bus,
+    network: CompiledNetwork,
+    networks: Mapping[str, CompiledNetwork],
+    partitions: int,
+    *,
+    force: bool,
 ) -> list[int]:
     """Append the ROUTE records; the offset of each, by partition."""
     source = network.input.name
     rest = (n.name for n in networks.values() if n.input.name == source and n.name != network.name)
-    value = encode_record(Route(tuple(sorted(rest))))
+    value = encode_record(Route(tuple(sorted(rest)), (network.name,) if force else ()))
     told = []
     for partition in range(partitions):
         written = await (await bus.send(in_topic(source), None, partition, value))
@@ -126,7 +134,8 @@ def _still_open(name: str, left: Mapping[int, int | None], timeout: float) -> st
         why.append(f"its ingest does not answer on partitions {', '.join(map(str, silent))}")
     return (
         f"Network {name} takes no new streams, but after {timeout:g} s {' and '.join(why)}: "
-        "have the streams ended, look at `spikerouter status`, and remove it again."
+        "have the streams ended, look at `spikerouter status`, and remove it again; --force ends "
+        "them with an error."
     )
 
 

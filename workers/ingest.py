@@ -306,7 +306,7 @@ class Ingest:
         elif self._phase != "serve":
             self._before_era(said, record)
         elif isinstance(said, Route):
-            self._routes = said.networks
+            self._route(said)
         elif isinstance(said, Kill):
             self._kill(said)
         else:
@@ -641,6 +641,18 @@ class Ingest:
         self._ledger.end(self._field(flow.number))
 
     # ---- ending streams -----------------------------------------------------------------------
+
+    def _route(self, said: Route) -> None:
+        """Streams that nobody has ended yet end where their network is removed by force (31)."""
+        self._routes = said.networks
+        for number, flow in sorted(self._flows.items()):
+            ends = tuple(sorted(flow.networks.intersection(said.ends)))
+            if ends and not flow.end:
+                error = (
+                    f"NetworkRemoved: stream {flow.name} on input {self.spec.input.name} was open"
+                    f" when {', '.join(ends)} was removed by force"
+                )
+                self._kill(Kill(StreamId(self._era, number), flow.name, ends, error))
 
     def _kill(self, said: Kill) -> None:
         """End the stream for the networks named, and pass it on once (17).

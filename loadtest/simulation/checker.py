@@ -43,6 +43,7 @@ class Checker:
         self.excuses: dict[int, set[str]] = {}
         self.finals: dict[tuple[int, str, int, int], Batch] = {}
         self._next: dict[tuple[int, StreamId, int, str, str], int] = {}
+        self.forced: set[str] = set()  # networks that are removed, whoever has a stream there
         self.n_batches = 0
         self.n_aborts = 0
 
@@ -100,6 +101,8 @@ class Checker:
             return True
         if batch.error.startswith(_KILLED):
             return True
+        if name == "NetworkRemoved":
+            return self.forced.issuperset(nets)
         if name == "AlreadyFinal":  # repeats what is final already (16)
             sid = batch.stream
             return all((partition, n, sid.era, sid.number) in self.finals for n in nets)

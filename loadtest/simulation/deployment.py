@@ -68,10 +68,12 @@ class Deployment:
             self._route(names)
             self._tell()
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, force: bool) -> None:
         """ROUTE first; what is left of the network goes when its streams are drained (31)."""
-        self._world.note(f"no stream may join {name} any more")
-        self._route(tuple(n for n in self.names if n != name))
+        self._world.note(f"no stream may join {name} any more{', all must leave' if force else ''}")
+        ends = (name,) if force else ()
+        self._world.checker.forced |= {*ends}
+        self._route(tuple(n for n in self.names if n != name), ends)
         self._drain(name)
 
     def _drain(self, name: str) -> None:
@@ -101,12 +103,12 @@ class Deployment:
         self.names = names
         self._layout = layout(self._plan.shape, names, self._plan.n_partitions, removed)
 
-    def _route(self, names: tuple[str, ...]) -> None:
+    def _route(self, names: tuple[str, ...], ends: tuple[str, ...] = ()) -> None:
         shape = self._plan.shape
         for name in shape.inputs:
             mine = tuple(n for n in names if shape.networks[n].input.name == name)
             for partition in range(self._plan.n_partitions):
-                value = encode_record(Route(mine))
+                value = encode_record(Route(mine, ends))
                 self._world.broker.append(in_topic(name), None, partition, value)
 
     def _tell(self) -> None:

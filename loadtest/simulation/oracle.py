@@ -148,6 +148,13 @@ class Stream:
         return len(self.cuts) > 1 and not fatal.isdisjoint(self.graph.nodes_of[network])
 
 
+def _end(stream: "Stream", networks: tuple[str, ...]) -> None:
+    """End the stream in these networks; in all of them, it takes no more records."""
+    stream.killed |= stream.networks.intersection(networks)
+    if stream.killed >= stream.networks:
+        stream.closed = True
+
+
 class InputLog:
     """A perfect ingest's reading of one input topic and partition."""
 
@@ -200,6 +207,9 @@ class InputLog:
     def _read(self, said: Data | Era | Route | Kill, offset: int, value: bytes) -> None:
         if isinstance(said, Route):
             self._routes = said.networks
+            for stream in [s for s in self.streams.values() if not s.closed]:
+                if stream.era == self.era:
+                    _end(stream, said.ends)
         elif isinstance(said, Kill):
             self._kill(said)
         elif isinstance(said, Data):
@@ -211,9 +221,7 @@ class InputLog:
         stream = self.streams.get(said.stream)
         if stream is None or said.stream.era != self.era or said.if_final:
             return  # who only asks changes nothing
-        stream.killed |= stream.networks.intersection(said.networks)
-        if stream.killed >= stream.networks:
-            stream.closed = True
+        _end(stream, said.networks)
 
     def _data(self, data: Data, value: bytes) -> str:
         known = self._names.get(data.name)

@@ -60,7 +60,10 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Plan:
-    """`deploy_at` is when a late network comes, or when the one `removed` ("": none) goes."""
+    """`deploy_at` is when a late network comes, or when the one `removed` ("": none) goes.
+
+    `forced`: its streams that have not been told to end are ended then.
+    """
 
     seed: int
     shape: Shape
@@ -72,6 +75,7 @@ class Plan:
     faults: tuple[tuple[int, str], ...]
     deploy_at: int
     removed: str
+    forced: bool
     poisoned: frozenset[str]
     deadly: frozenset[str]
 
@@ -111,7 +115,7 @@ def draw(
         seed=seed, shape=world, n_partitions=n_partitions, n_workers=rng.choice((1, 2, 2, 3)),
         ttl_ms=rng.choice((80, 120)), tuning=_tuning(rng), publications=publications,
         faults=tuple(sorted((rng.randrange(5, 115), kind) for kind in drawn)),
-        deploy_at=deploy_at, removed=_removed(rng, world),
+        deploy_at=deploy_at, removed=_removed(rng, world), forced=rng.random() < 0.5,
         poisoned=poisoned, deadly=deadly,
     )  # fmt: skip
 

@@ -66,7 +66,7 @@ class World:
         if plan.shape.late:
             after(plan.deploy_at, self.deployment.deploy, tuple(plan.shape.networks))
         if plan.removed:
-            after(plan.deploy_at, self.deployment.remove, plan.removed)
+            after(plan.deploy_at, self.deployment.remove, plan.removed, plan.forced)
         for at, kind in plan.faults:
             after(at, self.faults.do, kind)
         after(plan.ends_at + _CALM_AFTER_MS, self._calm_down)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loadtest.recovery import Observer
-from router.client import Publisher, ResultReader, partition_of
+from router.client import Deadline, Publisher, ResultReader, StreamFailed, partition_of
 from router.deploy import deploy
 from router.removal import RemoveError, own_operators, remove
 from router.settings import Settings
@@ -130,6 +130,20 @@ async def test_an_open_stream_holds_back_the_removal_of_its_network(heads: Heads
         await served.send("s", range(5, 10), 10, "one", "two")
         await served.compare("s", 10, "one", "two")
         assert (await remove(settings, "two", timeout=20.0)).network == "two"
+
+
+async def test_a_removal_by_force_ends_open_streams_with_an_error_and_in_that_network_alone(
+    heads: Heads,
+) -> None:
+    async with serving(heads, n_workers=1) as served:
+        settings = served.stack.settings
+        await served.send("s", range(5), 10, "one", "two")
+        done = await remove(settings, "two", timeout=20.0, force=True)
+        assert done.n_operators == 1
+        with pytest.raises(StreamFailed, match="NetworkRemoved: stream s "):
+            await served.reader.result("s", Deadline.after(20.0), network="two")
+        await served.send("s", range(5, 10), 10, "one", "two")
+        await served.compare("s", 10, "one")
 
 
 async def test_the_last_network_of_an_input_can_be_removed_and_deployed_again(

@@ -31,7 +31,7 @@ KINDS: dict[str, type[Record]] = {"Data": Data, "Era": Era, "Route": Route, "Kil
 
 def from_golden(content: dict[str, Any]) -> Record:
     fields = dict(content["fields"])
-    for name in ("networks", "shape", "events"):
+    for name in ("networks", "ends", "shape", "events"):
         if fields.get(name) is not None:
             fields[name] = tuple(tuple(x) if isinstance(x, list) else x for x in fields[name])
     if fields.get("payload") is not None:
@@ -83,6 +83,7 @@ def test_single_number_in_json_is_a_value_without_axes() -> None:
 
 def test_other_kinds_can_be_written_in_json_too() -> None:
     assert parse('{"k": "route", "networks": ["a", "b"]}', None) == Route(("a", "b"))
+    assert parse('{"k": "route", "networks": [], "ends": ["a"]}', None) == Route((), ("a",))
     era = '{"v": 1, "k": "era", "era": 18446744073709551615, "predecessor": 0, "networks": []}'
     assert parse(era) == Era(2**64 - 1, 0, ())
 
@@ -147,7 +148,7 @@ def test_long_error_of_a_kill_is_cut_so_that_it_can_always_be_sent() -> None:
         ('{"end": true, "k": "spike"}', "kind 'spike'; legal are data, era, route, kill"),
         ('{"end": true, "k": []}', "kind"),
         ('{"evnets": [[1, 2]]}', "field 'evnets'; legal are .*events.*data"),
-        ('{"k": "route", "end": true}', "field 'end'; legal are networks"),
+        ('{"k": "route", "end": true}', "field 'end'; legal are networks, ends"),
         ('{"k": "route"}', "no field `networks`"),
         ("{}", "says nothing"),
         ('{"seed": 3}', "says nothing"),
@@ -274,6 +275,7 @@ def test_request_that_carries_nothing_is_refused() -> None:
         Era(-1, 0, ()),
         Era(2**64, 0, ()),
         Route(("a", "a")),
+        Route(("a",), ("b", "b")),
         Kill(StreamId(0, -1), "cam", (), "x"),
     ],
     ids=repr,

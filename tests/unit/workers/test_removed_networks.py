@@ -90,6 +90,52 @@ def test_stream_goes_on_in_the_networks_that_stay(ingest: Ingest) -> None:
     assert [(b.window, b.networks) for b in sent(ingest)] == [(0, ("n",)), (1, ("n",))]
 
 
+def control(tenant: Tenant) -> list[tuple[str, Kind, tuple[str, ...], str]]:
+    """(topic, kind, networks, name of the error) of the batches that end streams."""
+    frames = [o for o in tenant.take_outputs() if o.topic.startswith(("snn.spikes.", "snn.out."))]
+    batches = [(o.topic, b) for o in frames for b in decode_frame(o.value).batches]
+    return [
+        ("results" if topic.startswith("snn.out.") else "spikes", b.kind, b.networks,
+         b.error.partition(":")[0])
+        for topic, b in batches if b.kind in (Kind.KILL, Kind.ABORT)
+    ]  # fmt: skip
+
+
+def test_open_streams_end_loudly_where_their_network_is_removed_by_force(ingest: Ingest) -> None:
+    read(ingest, [sample("a", "m"), sample("b", "n")])
+    sent(ingest)
+    read(ingest, [Route(("n",), ends=("m",))])
+    assert control(ingest) == [
+        ("spikes", Kind.KILL, ("m",), "NetworkRemoved"),
+        ("results", Kind.ABORT, ("m",), "NetworkRemoved"),
+    ]
+    assert ingest.open_streams() == {"n": 1}
+
+
+def test_stream_of_a_network_that_is_removed_by_force_goes_on_in_the_others(
+    ingest: Ingest,
+) -> None:
+    read(ingest, [sample("a", "m", "n"), Route(("n",), ends=("m",)), sample("a", end=True)])
+    assert [(b.window, b.networks) for b in sent(ingest)] == [(0, ("n",)), (1, ("n",))]
+
+
+def test_stream_that_was_told_to_end_before_ends_well(ingest: Ingest) -> None:
+    read(ingest, [sample("a", "m", end=True), Route(("n",), ends=("m",))])
+    assert control(ingest) == []
+    assert [(b.window, b.end, b.networks) for b in sent(ingest)] == [(0, True, ("m",))]
+
+
+def test_replay_of_a_removal_by_force_ends_the_same_streams() -> None:
+    said: list[Data | Era | Route] = [Era(ERA, 0, ("n", "m")), sample("a", "m", "n")]
+    said += [Route(("n",), ends=("m",)), sample("b", "n"), sample("a", end=True)]
+    ingest = Ingest(spec_of_ingest(BOTH[INGEST]), FakeEncode(), Limits(), Fresh(ERA + 1, 0, 5))
+    read(ingest, said)
+    ingest.take_seeks()
+    read(ingest, said)
+    found = [(b.name, b.window, b.networks) for b in sent(ingest)]
+    assert found == [("a", 0, ("n",)), ("b", 0, ("n",)), ("a", 1, ("n",))]
+
+
 def test_replay_after_the_removal_gives_the_same_numbers() -> None:
     ingest = Ingest(spec_of_ingest(LEFT[INGEST]), FakeEncode(), Limits(), Fresh(ERA + 1, 0, 3))
     said: list[Data | Era | Route] = [Era(ERA, 0, ("n", "m")), sample("a", "m")]
