@@ -71,6 +71,9 @@ class FileArtifacts:
                 "SPIKEROUTER_ARTIFACTS needs fsspec: install the extra `artifacts`, or leave it "
                 "empty to keep weights in Redis."
             ) from error
+        self._errors: tuple[type[Exception], ...] = (OSError, TimeoutError)
+        if url.startswith("s3://"):
+            self._errors += (_speak_s3(),)
         try:
             self._files, self._base = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError, OSError) as error:
@@ -125,11 +128,24 @@ class FileArtifacts:
         try:
             async with asyncio.timeout(_DEADLINE_S):
                 return await asyncio.to_thread(function)
-        except (OSError, TimeoutError) as error:
+        except self._errors as error:
             raise ArtifactsUnavailable(
                 f"The artifacts in {self._base} cannot be had ({error!r}): check that it is there "
                 "and may be written."
             ) from error
+
+
+def _speak_s3() -> type[Exception]:
+    """Have fsspec open s3:// with obstore; its errors are no OSErrors. Raises SettingsError."""
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.fsspec import register
+    except ImportError as error:
+        raise SettingsError(
+            "SPIKEROUTER_ARTIFACTS = s3://... needs obstore: install the extra `artifacts`."
+        ) from error
+    register("s3")
+    return BaseError
 
 
 class ArtifactCache:
