@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
             rate = round(summary.n_seeds / (time.perf_counter() - began))
             n_failed = len(summary.failures)
             progress.update(task, completed=summary.n_seeds, failed=n_failed, rate=rate)
+            progress.refresh()
             if n_failed >= options.stop_after:
                 break
     _show(summary, time.perf_counter() - began, options.quiet)
@@ -64,7 +65,8 @@ def _progress(console: Console, n_seeds: int) -> Progress:
         SpinnerColumn(), MofNCompleteColumn(), TextColumn("worlds, {task.fields[rate]}/s,"),
         TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn(),
     )  # fmt: skip
-    return Progress(*columns, console=console, disable=n_seeds <= _PORTION)
+    # Shown after each portion: a thread that draws ten times a second takes its share of the core.
+    return Progress(*columns, console=console, disable=n_seeds <= _PORTION, auto_refresh=False)
 
 
 def _played(seeds: range, selection: Selection, n_jobs: int) -> Iterator[Summary]:
