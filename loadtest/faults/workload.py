@@ -25,6 +25,8 @@ __all__ = ["Pace", "Workload"]
 
 _TIMEOUT_S: Final = 90.0  # of an answer; the progress deadline must have had its say before
 _RETRY_S: Final = 0.2
+_NOT_ANSWERED: Final = (httpx.TransportError, AttributeError)
+"""The second is anyio's, when a connection is reset before it has asked whose it is."""
 _MOST_OPEN: Final = 300  # requests; beyond it a client would be told to wait
 _BY_GATEWAY: Final = 5  # every so many requests
 
@@ -123,7 +125,7 @@ class Workload:
         while not deadline.is_over:
             try:
                 reply = await client.post(url, json=body)
-            except httpx.TransportError:
+            except _NOT_ANSWERED:
                 await asyncio.sleep(_RETRY_S)
                 continue
             if reply.status_code == httpx.codes.OK:
