@@ -1,8 +1,10 @@
 """The numbers behind a task: from payloads to arrays, through a kernel or an encoder, and back.
 
-Pure and without memory: what a window gives depends on its inputs, its state and nothing else.
+Pure and without memory, but for counts: what a window gives depends on its inputs, its state and
+nothing else.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -35,6 +37,15 @@ class KernelCompute:
         self._spec = spec
         self._kernel = kernel
         self._state_spec = kernel.state_spec()
+        self.counts: Counter[str] = Counter()
+
+    def count_in(self, counts: Counter[str]) -> None:
+        """Count into these from now on. `run` is on a thread: it adds to a key that is there."""
+        counts.setdefault("values_saturated_total", 0)
+        self.counts = counts
+
+    def _saturated(self, n: int) -> None:
+        self.counts["values_saturated_total"] += n
 
     def run(self, work: Work) -> list[tuple[bytes, Any] | Exception]:
         return _each_alone_if_need_be(self._run, work.n_steps, work.windows)
@@ -60,6 +71,7 @@ class KernelCompute:
         clock = Clock(
             start=np.array([w.start for w in windows], np.int64),
             end=np.array([w.end for w in windows], np.bool_),
+            saturated=self._saturated,
         )
         output, after = self._kernel.step(self._gather(windows), inputs, clock)
         payloads = self._pack(output)

@@ -321,7 +321,10 @@ class Host:
             return Task(spec, await self._on_device(spec), limits, stored)
         kernel = await self._shelf.get(task.operator, spec.group)
         most = largest_batch(kernel.operator.program, limits.max_batch)
-        return Task(spec, KernelCompute(spec, kernel), replace(limits, max_batch=most), stored)
+        compute = KernelCompute(spec, kernel)
+        tenant = Task(spec, compute, replace(limits, max_batch=most), stored)
+        compute.count_in(tenant.counts)
+        return tenant
 
     def _admit(self, operator: Operator, group: Group) -> Kernel:
         """Every worker tests an operator against the reference before it serves it."""

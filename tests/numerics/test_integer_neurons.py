@@ -135,3 +135,26 @@ def test_grid_too_fine_for_the_threshold_is_made_coarser() -> None:
 def test_what_a_register_cannot_hold_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(StageError, match=next(iter(wrong))):
         CubaLifInt(**{"decay_u": 0, "decay_v": 0, "v_threshold": 1, **wrong})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_state_that_is_cut_off_is_counted(backend: str) -> None:
+    """A current that never decays and grows by 127 * 2**13 in each step, into a membrane that fires
+    and begins at 0 again."""
+    port = ValueType((1,), 0, 1)
+    synapses = Linear(np.array([[127]], np.int8), np.zeros(1, np.int64), 0, "float32")
+    neuron = CubaLifInt(decay_u=0, decay_v=0, v_threshold=2**17 - 1, exponent=7)
+    operator = Operator.of(Program((port,), (synapses, neuron), ((-1,), (0,))))
+    counted: list[int] = []
+    clock = Clock(np.zeros(1, np.int64), np.zeros(1, np.bool_), counted.append)
+    kernel = load_kernel(operator, Group(0, 0, 1), backend)
+    kernel.step(kernel.init_state(1), [np.ones((1, 12, 1), np.uint8)], clock)
+    u = v = cut_off = 0
+    for _ in range(12):
+        wide = u + 127 * 2**13
+        u = min(wide, TOP - 1)
+        total = v + u
+        v = 0 if min(total, TOP - 1) > (2**17 - 1) * 64 else total
+        cut_off += (wide > u) + (total > TOP - 1)
+    assert cut_off > 4
+    assert sum(counted) == cut_off

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, TypeAlias
@@ -114,11 +114,13 @@ class Clock:
     """Where the window of each stream lies.
 
     `start` is int64 (B,), the stream's step at which the window starts; `end` is bool (B,), whether
-    the stream ends with this window.
+    the stream ends with this window. `saturated` is told how many values a stage has cut off to
+    what their bits hold, which changes no bit of what it gives.
     """
 
     start: Array
     end: Array
+    saturated: Callable[[int], None] = lambda n: None
 
 
 @dataclass(frozen=True, slots=True)

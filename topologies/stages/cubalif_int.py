@@ -153,8 +153,8 @@ class CubaLifInt(Stage):
         u, v = (array.astype(np.int64) for array in state)
         spikes = np.empty(sums.shape, np.uint8)
         for t in range(sums.shape[1]):
-            u = _saturated(_decayed(u, self.decay_u) + self._scaled(sums[:, t]))
-            v = _saturated(_decayed(v, self.decay_v) + u + self.bias)
+            u = _saturated(_decayed(u, self.decay_u) + self._scaled(sums[:, t]), clock)
+            v = _saturated(_decayed(v, self.decay_v) + u + self.bias, clock)
             fired = v > self.v_threshold << _SCALE_BITS
             spikes[:, t] = fired
             v = np.where(fired, 0, v)
@@ -179,8 +179,10 @@ def _decayed(value: Array, decay: int) -> Array:
     return kept
 
 
-def _saturated(value: Array) -> Array:
-    return np.clip(value, -_TOP, _TOP - 1)
+def _saturated(value: Array, clock: Clock) -> Array:
+    kept = np.clip(value, -_TOP, _TOP - 1)
+    clock.saturated(int(np.count_nonzero(kept != value)))
+    return kept
 
 
 def _whole(params: Mapping[str, Any], name: str, usual: int) -> int:

@@ -124,7 +124,7 @@ class Loop(Stage):
         now, step = tuple(inner), min(self._delays)
         for lo in range(0, n_steps, step):
             hi = min(lo + step, n_steps)
-            here = Clock(clock.start + lo, np.zeros_like(clock.end))
+            here = Clock(clock.start + lo, np.zeros_like(clock.end), clock.saturated)
             output, now = self.program.run(self._ports(inputs, known, lo, hi), now, here)
             known[:, longest + lo : longest + hi] = output
         shape = self.program.output.shape

@@ -142,7 +142,11 @@ class Requantise(Stage):
         self, inputs: Sequence[Array], state: tuple[Array, ...], clock: Clock
     ) -> tuple[Array, tuple[Array, ...]]:
         """(B, T, *shape) -> the same, float64 integers."""
-        return np.clip(self._scaled(inputs[0]), self.low, self.high), state
+        scaled = self._scaled(inputs[0])
+        kept = np.clip(scaled, self.low, self.high)
+        if self.saturate:
+            clock.saturated(int(np.count_nonzero(kept != scaled)))
+        return kept, state
 
     def may_saturate(self, value: ValueType) -> bool:
         """Whether the proven bound of what it reads exceeds [low, high]."""
