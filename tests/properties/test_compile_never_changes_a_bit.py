@@ -21,9 +21,9 @@ SEEDS = st.integers(0, 10_000)
 N_STREAMS = 3
 
 
-def test_drawn_networks_have_layers_of_every_kind() -> None:
+def test_drawn_networks_have_layers_of_every_kind_that_needs_no_extra() -> None:
     drawn = {layer.kind for seed in range(120) for layer in random_network(seed).layers}
-    assert drawn == set(LAYERS)
+    assert drawn == set(LAYERS) - {"brian2"}
 
 
 def results(
