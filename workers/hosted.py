@@ -237,9 +237,15 @@ class Hosted:
             raise self._failure
 
     async def _show_hand(self, work: Any) -> bool:
-        """Write what is about to be stepped, so that a crash names it (28)."""
+        """Write what is about to be stepped, so that a crash names it (28); wait for the store."""
         hand = self.claim.shown(work.hand)
-        if hand == self._shown:
-            return True
-        self._shown = hand
-        return await self._store.hand(self.claim.task, self.claim.token, hand)
+        while hand != self._shown:
+            try:
+                if not await self._store.hand(self.claim.task, self.claim.token, hand):
+                    return False
+            except StoreUnavailable as error:
+                _log.warning("task %s is not stepped: %s", self.claim.task, error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._shown = hand
+        return True

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from router.bus import Bus
 from router.settings import Settings
 from router.store.calls import Claimed, TaskId
+from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 from workers.hosted import Hosted
 from workers.reading import Reading
@@ -61,3 +63,58 @@ async def test_a_task_that_has_nothing_to_commit_does_not_stop_the_worker(stoppi
             await asyncio.sleep(0)
         running.cancel()
         await asyncio.wait([running])
+
+
+class _Stepping(_Scanning):
+    """A tenant with two steps to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.applied: list[str] = []
+
+    def work(self) -> Any:
+        left = ("n/1/0#0", "n/1/0#1")[len(self.applied) :]
+        return SimpleNamespace(hand=left[0]) if left else None
+
+    def compute(self, work: Any) -> str:
+        return str(work.hand)
+
+    def apply(self, work: Any, result: str) -> None:
+        self.applied.append(result)
+
+
+class _AwayAtFirst:
+    """A store that does not answer the first call."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+        self._is_away = True
+
+    async def hand(self, task: TaskId, token: str, hand: str) -> bool:
+        if self._is_away:
+            self._is_away = False
+            raise StoreUnavailable("The store did not answer.")
+        self.shown.append(hand)
+        return True
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("hand_last", "shown"), [("", ["*"]), ("*", ["n/1/0#0", "n/1/0#1"])], ids=["first", "second"]
+)
+async def test_a_suspicious_owner_steps_nothing_before_the_store_knows_what(
+    hand_last: str, shown: list[str]
+) -> None:
+    tenant, store = _Stepping(), _AwayAtFirst()
+    claim = Claimed(TaskId("a", 0, 0), "token", "synaptic", 1, 3, 0, hand_last, 0, "w", 0)
+    with ThreadPoolExecutor(1) as pool:
+        hosted = Hosted(
+            Settings.load(), claim, cast(Tenant, tenant), cast(Bus, None), cast(RedisStore, store),
+            pool, None,
+        )  # fmt: skip
+        running = asyncio.create_task(hosted.run())
+        while len(tenant.applied) < 2:
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+    assert store.shown == shown
