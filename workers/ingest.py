@@ -179,6 +179,8 @@ class Ingest:
         self._predecessor = 0
         self._seen = Era(0, 0, ())
         self._seen_at = -1
+        self._is_stale = False  # what was seen: it names other networks than the ROUTE before it
+        self._routed: tuple[str, ...] | None = None  # by the last ROUTE while no era was current
         self._asked = 0
         self._phase: Literal["scan", "await", "serve"] = "scan"
         self._routes: tuple[str, ...] = ()
@@ -325,9 +327,10 @@ class Ingest:
             self.counts["zombie_eras_total"] += 1
             return
         self._seen, self._seen_at = said, record.offset
+        self._is_stale = self._routed is not None and set(self._routed) != set(said.networks)
         if self._phase == "scan":
             return
-        if self._began_before(said):
+        if self._began_before(said) or (self._is_stale and not self._is_first()):
             self._ask_for_era(said.era)
         else:
             self._adopt()
@@ -341,15 +344,18 @@ class Ingest:
 
     def _scanned(self) -> None:
         """The log is known to its end. A whole one is replayed, a truncated one starts anew."""
-        if self._seen.era and not self._fresh.is_truncated:
+        is_known = self._seen.era > 0 and not self._fresh.is_truncated
+        if is_known and (self._is_first() or not self._is_stale):
             self._adopt()
         else:
             self._ask_for_era(self._seen.era)
 
     def _ask_for_era(self, predecessor: int) -> None:
+        """A ROUTE that the era is to come after is in the log: what it says must stay true."""
         self._phase = "await"
         self._asked = max(self._fresh.era, predecessor + 1, self._asked + 1)
-        era = Era(self._asked, predecessor, tuple(sorted(self.spec.networks)))
+        networks = self.spec.networks if self._routed is None else self._routed
+        era = Era(self._asked, predecessor, tuple(sorted(networks)))
         self._outbox.record(self.spec.in_topic, None, encode_record(era))
 
     def _adopt(self) -> None:
@@ -364,16 +370,22 @@ class Ingest:
         self._early = {}
         self._condemned = set()
         self._phase = "serve"
-        is_first = self._predecessor == 0 and not self._fresh.is_truncated
-        begin = self._fresh.begin if is_first else self._seen_at + 1
+        self._routed = None
+        begin = self._fresh.begin if self._is_first() else self._seen_at + 1
         if begin < self.reading.offset(self.spec.in_topic):
             self.reading.rewind(self.spec.in_topic, begin)
             self._seeks[self.spec.in_topic] = begin
         self._control(Kind.ERA, 0, "", self.spec.networks, "")
 
+    def _is_first(self) -> bool:
+        """Whether the era that was seen counts from the beginning, and all that is there."""
+        return self._seen.predecessor == 0 and not self._fresh.is_truncated
+
     def _before_era(self, said: Data | Route | Kill, record: Record) -> None:
         """Records before a later era belong to streams that nobody can number any more."""
-        if (self._era or self._fresh.is_truncated) and isinstance(said, Data):
+        if isinstance(said, Route):
+            self._routed = said.networks
+        elif (self._era or self._fresh.is_truncated) and isinstance(said, Data):
             self._reject(record, said.name, "EraLost: the input was truncated, its state is gone")
 
     def truncated(self, topic: str, log_start: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from loadtest.simulation.numbers import FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.deadletter import decode as decode_letter
-from router.records import Data, Era, encode_record, parse_record
+from router.records import Data, Era, Route, encode_record, parse_record
 from router.topics import DEAD_LETTER, in_topic, out_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.ingest import Fresh, Ingest
@@ -16,18 +16,23 @@ from workers.spec import IngestSpec
 from workers.tenant import Limits
 
 TOPIC = in_topic("x")
-SPEC = next(
-    spec
-    for spec in layout(build("chain", 4), ("n",), 1).specs.values()
-    if isinstance(spec, IngestSpec)
-)
+
+
+def spec_of(shape: str, *networks: str) -> IngestSpec:
+    specs = layout(build(shape, 4), networks, 1).specs.values()
+    return next(spec for spec in specs if isinstance(spec, IngestSpec))
+
+
+SPEC = spec_of("chain", "n")
 
 
 class Log:
     """An ingest, and the input topic that it reads and writes."""
 
-    def __init__(self, era: int, start: int, end: int, begin: int = 0) -> None:
-        self.ingest = Ingest(SPEC, FakeEncode(), Limits(), Fresh(era, start, end, begin))
+    def __init__(
+        self, era: int, start: int, end: int, begin: int = 0, spec: IngestSpec = SPEC
+    ) -> None:
+        self.ingest = Ingest(spec, FakeEncode(), Limits(), Fresh(era, start, end, begin))
         self.at = max(start, begin)
         self.letters: list[str] = []
         self.batches: list[Batch] = []
@@ -181,3 +186,17 @@ def test_open_streams_are_counted_by_network_until_they_are_confirmed() -> None:
     value = encode_frame(Frame(SPEC.operator, 0, [ended]))
     log.ingest.receive(Record(out_topic("n"), 0, 0, None, value))
     assert log.ingest.open_streams() == {}
+
+
+def test_era_that_names_other_networks_than_the_route_before_it_is_followed_by_another() -> None:
+    log = Log(100, 1, 1, spec=spec_of("shared", "n", "m"))
+    (era,) = log.eras()
+    assert era.networks == ("m", "n")
+    log.read(Route(("m",)))  # n is being removed, and the ERA was on its way already
+    log.read(era)
+    (second,) = log.eras()
+    assert (second.predecessor, second.networks) == (era.era, ("m",))
+    log.read(second)
+    log.read(sample("a", end=True, seq=0))
+    assert log.streams() == [(second.era, 0, "a")]
+    assert log.batches[-1].networks == ("m",)
