@@ -6,6 +6,7 @@ another order. What it poisons with is told apart by each reader, goes to the de
 concerns no stream.
 """
 
+import asyncio
 import random
 from collections.abc import Sequence
 from types import TracebackType
@@ -42,6 +43,7 @@ class Hostile:
         self._consumer = AIOKafkaConsumer(
             **kafka, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
         )
+        self._reading = asyncio.Lock()  # one place at a time: faults may overlap
         self.n_repeated = 0
         self.n_poison = 0
 
@@ -90,6 +92,10 @@ class Hostile:
         return n
 
     async def _last(self, place: TopicPartition) -> list[tuple[bytes | None, bytes | None]]:
+        async with self._reading:
+            return await self._last_of(place)
+
+    async def _last_of(self, place: TopicPartition) -> list[tuple[bytes | None, bytes | None]]:
         last = (await self._consumer.end_offsets([place]))[place]
         first = (await self._consumer.beginning_offsets([place]))[place]
         if last <= first:

@@ -1,7 +1,7 @@
 """A run under faults as tables. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +9,7 @@ from loadtest.faults.checkers import CHECKERS, Finding, excuse_of, judge
 from loadtest.faults.history import History, Injected
 from loadtest.faults.runner import Outcome
 
-__all__ = ["Summary", "as_text", "summarise"]
+__all__ = ["Summary", "as_text", "summarise", "together"]
 
 _COUNTED: Final = (
     "fenced_writes_total",
@@ -80,6 +80,35 @@ def summarise(outcome: Outcome, seed: int, stack: str) -> Summary:
         found={name: sum(f.checker == name for f in findings) for name in CHECKERS},
         findings=findings,
         counts={name: outcome.counts[name] for name in _COUNTED},
+    )
+
+
+def together(summaries: Sequence[Summary]) -> Summary:
+    """Several runs, each on a stack of its own, as one; the seed is the first's."""
+
+    def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for each in counts:
+            total.update(each)
+        return dict(total)
+
+    return Summary(
+        seed=summaries[0].seed,
+        stack=summaries[0].stack,
+        seconds=sum(s.seconds for s in summaries),
+        faults=added(s.faults for s in summaries),
+        n_unplayed=sum(s.n_unplayed for s in summaries),
+        n_records=sum(s.n_records for s in summaries),
+        n_requests=sum(s.n_requests for s in summaries),
+        n_streams=sum(s.n_streams for s in summaries),
+        n_answers=sum(s.n_answers for s in summaries),
+        n_wire=sum(s.n_wire for s in summaries),
+        n_repeats=sum(s.n_repeats for s in summaries),
+        named_errors=added(s.named_errors for s in summaries),
+        excuses=sorted({excuse for s in summaries for excuse in s.excuses}),
+        found=added(s.found for s in summaries),
+        findings=[finding for s in summaries for finding in s.findings],
+        counts=added(s.counts for s in summaries),
     )
 
 

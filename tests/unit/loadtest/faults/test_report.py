@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from loadtest.faults.history import Emission, End, History, Injected, Sent, Wire
-from loadtest.faults.report import as_text, summarise
+from loadtest.faults.report import as_text, summarise, together
 from loadtest.faults.runner import Outcome
 from loadtest.faults.write import MarkError, put, summary_of
 
@@ -78,3 +78,12 @@ def test_a_text_takes_the_place_of_the_last_one_between_its_marks() -> None:
 def test_a_document_without_the_marks_is_left_alone_with_a_sentence() -> None:
     with pytest.raises(MarkError, match="no lines <!-- begin b -->"):
         put("<!-- begin a -->\n<!-- end a -->", "b", "x")
+
+
+def test_rounds_are_added_up(outcome: Outcome) -> None:
+    one, other = (summarise(outcome, seed, "embedded") for seed in (7, 8))
+    both = together([one, other])
+    assert (both.seed, both.n_faults) == (7, 2 * one.n_faults)
+    assert both.findings == [*one.findings, *other.findings]
+    assert both.counts == {name: 2 * n for name, n in one.counts.items()}
+    assert together([one]) == one
