@@ -89,7 +89,7 @@ class Hosted:
         while self._busy or self.tenancy.is_committing:
             await self._wait_progress(self._interval)
         await self._send_outputs()
-        if self.tenancy.begin():
+        while self.tenancy.begin():  # until one is accepted: what is lost here would be replayed
             await self._commit()
         await self._store.release(self.claim.task, self.claim.token)
 

@@ -3,7 +3,10 @@
 local id = ARGV[1]
 local now = clock()
 
-if redis.call('EXISTS', prefix .. 'server') == 0 then
+-- Rule 26: owners may have outlived the data. Workers that looked at the empty store since have let
+-- a time of settling pass in which there was nothing to renew.
+if redis.call('EXISTS', prefix .. 'server') == 0
+  or (tonumber(ARGV[7]) > 0 and redis.call('EXISTS', prefix .. 'tasks') == 0) then
   redis.call('HSET', prefix .. 'server', 'replid', identity(),
     'settle_until', int(now + tonumber(ARGV[7])), 'seen', int(now))
 end

@@ -46,6 +46,19 @@ def test_store_that_knows_nothing_refuses_claims_for_one_ttl(
     assert server.claim_one("a", "t").task == tasks[0]
 
 
+def test_tasks_that_are_deployed_anew_settle_though_workers_saw_the_store_empty(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    server.renew("a", Lease(tasks[0], "token-a"))
+    server.elapse(100_000)
+    assert server.claim("b", "t").settling_ms == 0
+    server.deploy(tasks[0], tasks[1], settle=TTL)
+    assert 0 < server.claim("b", "t").settling_ms <= TTL
+    server.elapse(50_000)
+    server.deploy(tasks[0], tasks[1], settle=TTL)
+    assert server.claim("b", "t").settling_ms <= TTL - 50_000
+
+
 @pytest.mark.usefixtures("owned")
 def test_after_a_failover_nobody_claims_for_one_ttl(server: "Server", tasks: list[TaskId]) -> None:
     server.fail_over()
