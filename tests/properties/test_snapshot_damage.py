@@ -73,9 +73,7 @@ OLDER = OLD.changed[0][2]
 
 
 def stored(head: bytes, blob: bytes) -> Stored:
-    return Stored(
-        2, (head, OLD.head), {FIELD: (blob, OLDER)}, dict(NEW.positions), {FIELD: CURSOR}
-    )
+    return Stored(2, (head, OLD.head), {FIELD: (blob, OLDER)}, dict(NEW.positions), {FIELD: CURSOR})
 
 
 def resumed(damaged: Stored) -> list[tuple[int, bytes]]:
