@@ -26,9 +26,6 @@ from topologies.stages.base import (
     ValueType,
     accumulator_for,
 )
-from topologies.stages.brian2 import Brian2
-from topologies.stages.cubalif_int import CubaLifInt
-from topologies.stages.dynamics import Neuron
 from topologies.stages.readout import Readout
 from topologies.stages.requantise import Requantise
 from topologies.stages.table import stage_class
@@ -97,7 +94,7 @@ class _Work:
         """
         for layer in signals:
             cls = layer_class(layer.kind)
-            if issubclass(cls, Neuron | CubaLifInt | Brian2):
+            if cls.role == "neuron":
                 shape, most = self.shapes[layer.name], cls.most(layer.params)
                 self.types[layer.name] = ValueType(shape, 0, most)
         while signals or parts:

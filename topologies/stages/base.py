@@ -258,6 +258,11 @@ class Stage(ABC):
         """The largest |integer sum| that any output row can reach, partial sums included."""
         return self.out_type(inputs).largest
 
+    @classmethod
+    def most(cls, params: Mapping[str, Any]) -> int:
+        """The most spikes of one of a layer's neurons in one step, for kinds of role neuron."""
+        return 1
+
     @property
     def portable(self) -> bool:
         """Whether its bits are the same on every machine and installation (numerics 18)."""

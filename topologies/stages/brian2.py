@@ -99,11 +99,6 @@ class Brian2(Stage):
         """Read what `params` wrote; the text is checked again."""
         return cls(model=Model.parse(params), unit=params["unit"])
 
-    @classmethod
-    def most(cls, params: Mapping[str, Any]) -> int:
-        """The most spikes of a neuron in one step."""
-        return 1
-
     def params(self) -> dict[str, Json]:
         """The text in its stored form."""
         return {**self.model.written(), "unit": self.unit}

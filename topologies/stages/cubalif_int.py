@@ -121,11 +121,6 @@ class CubaLifInt(Stage):
         """Read what `params` wrote."""
         return cls(**params)
 
-    @classmethod
-    def most(cls, params: Mapping[str, Any]) -> int:
-        """The most spikes of a neuron in one step."""
-        return 1
-
     def params(self) -> dict[str, Json]:
         """All registers."""
         names = ("decay_u", "decay_v", "v_threshold", "bias", "exponent")

@@ -134,11 +134,6 @@ class Neuron(Stage):
         wide = {name: spread(name, array, value) for name, array in self.arrays().items()}
         return replace(self, unit=value.unit, **cast("dict[str, Any]", wide))
 
-    @classmethod
-    def most(cls, params: Mapping[str, Any]) -> int:
-        """The most spikes of a neuron in one step, of a layer's parameters."""
-        return 1
-
     @abstractmethod
     def advance(self, state: tuple[Array, ...], i: Array) -> tuple[Array, tuple[Array, ...]]:
         """One step: states and currents (..., n) -> spikes bool and new states, same dtypes."""
