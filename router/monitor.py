@@ -13,9 +13,6 @@ leader topic likewise: both are switched off. The tables' changelogs are made as
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -115,7 +112,6 @@ class Monitor:
         operators = dict.fromkeys(operator for operator, _ in self._groups)
         self._agent("spikes", map(spikes_topic, operators), self._count_spikes)
         self._agent("results", self._networks, self._count_results)
-        self._folder = ExitStack()
 
     def _table(self, name: str, n: int) -> Any:
         """A windowed table of rows of `n` counts."""
@@ -143,8 +139,6 @@ class Monitor:
             await create_topics(self._settings, changelogs, self._n_partitions)
         except TopicsNotMade as error:
             raise MonitorFailed(str(error)) from error
-        folder = TemporaryDirectory(prefix="spikerouter-monitor-")  # Faust insists on one
-        self.app.conf.datadir = Path(self._folder.enter_context(folder))
         self.app.finalize()
         await self.app.start()
         return self
@@ -156,7 +150,6 @@ class Monitor:
         traceback: TracebackType | None,
     ) -> None:
         await self.app.stop()
-        self._folder.close()
 
     def report(self, at: float, tasks: Iterable[TaskRow] = ()) -> Report:
         """The window of time that `at` lies in (seconds since 1970, Kafka's timestamps).
@@ -212,8 +205,13 @@ class Monitor:
         table[key] = [a + b for a, b in zip(table[key].value(), row, strict=True)]
 
 
+class _Application(faust.App):
+    def _create_directories(self) -> None:
+        """None: tables are in memory, and Faust's folders would stay where it was started."""
+
+
 def _application(settings: Settings, name: str, n_partitions: int) -> faust.App:
-    return faust.App(
+    return _Application(
         name,
         broker=[f"kafka://{address}" for address in settings.kafka.split(",")],
         broker_credentials=_credentials(settings),
