@@ -330,7 +330,7 @@ class Ingest:
         self._is_stale = self._routed is not None and set(self._routed) != set(said.networks)
         if self._phase == "scan":
             return
-        if self._began_before(said) or (self._is_stale and not self._is_first()):
+        if self._began_before(said) or self._is_superseded():
             self._ask_for_era(said.era)
         else:
             self._adopt()
@@ -344,8 +344,7 @@ class Ingest:
 
     def _scanned(self) -> None:
         """The log is known to its end. A whole one is replayed, a truncated one starts anew."""
-        is_known = self._seen.era > 0 and not self._fresh.is_truncated
-        if is_known and (self._is_first() or not self._is_stale):
+        if self._seen.era and not (self._fresh.is_truncated or self._is_superseded()):
             self._adopt()
         else:
             self._ask_for_era(self._seen.era)
@@ -380,6 +379,11 @@ class Ingest:
     def _is_first(self) -> bool:
         """Whether the era that was seen counts from the beginning, and all that is there."""
         return self._seen.predecessor == 0 and not self._fresh.is_truncated
+
+    def _is_superseded(self) -> bool:
+        """Whether another era must follow the one that was seen, which names the wrong networks. A
+        first one is not asked: the ROUTE before it is read again."""
+        return self._is_stale and not self._is_first()
 
     def _before_era(self, said: Data | Route | Kill, record: Record) -> None:
         """Records before a later era belong to streams that nobody can number any more."""
