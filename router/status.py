@@ -125,7 +125,11 @@ def task_detail(task: TaskId, what: str) -> str:
 
 def is_served(task: TaskStatus, reply: StatusReply) -> bool:
     """Whether the task's owner tells of it: a claim alone serves nobody yet."""
-    return task.lease_ms > 0 and task_detail(task.task, "streams") in _details_of(task, reply)
+    return _tells(task, _details_of(task, reply))
+
+
+def _tells(task: TaskStatus, details: Mapping[str, Info]) -> bool:
+    return task.lease_ms > 0 and task_detail(task.task, "streams") in details
 
 
 def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
@@ -197,7 +201,7 @@ def _task_row(task: TaskStatus, reply: StatusReply) -> TaskRow:
         n_streams=told("streams"),
         checkpoint_age_ms=task.checkpoint_age_ms,
         error=task.error,
-        served=is_served(task, reply),
+        served=_tells(task, details),
     )
 
 
