@@ -118,7 +118,7 @@ def _with_program(kernel: ReferenceKernel, program: Program) -> ReferenceKernel:
     return kernel
 
 
-@pytest.mark.parametrize(
+in_the_numbers = pytest.mark.parametrize(
     ("name", "faults"),
     [
         ("plain soft high threshold", [Float64Literal]),
@@ -129,14 +129,20 @@ def _with_program(kernel: ReferenceKernel, program: Program) -> ReferenceKernel:
         ("float64 sums", [NarrowSums]),
     ],
 )
-def test_fault_in_the_numbers_is_caught(
-    operators: dict[str, Operator], whole: Whole, name: str, faults: list[type[Stage]]
-) -> None:
-    operator = operators[name]
+
+
+def assert_is_caught(operator: Operator, whole: Whole, faults: list[type[Stage]]) -> None:
     reference = ReferenceKernel(operator, whole(operator))
     check(planted(operator), reference, MAX_BATCH)
     with pytest.raises(ConformanceError, match="differs from the reference in"):
         check(planted(operator, *faults), reference, MAX_BATCH)
+
+
+@in_the_numbers
+def test_fault_in_the_numbers_is_caught(
+    operators: dict[str, Operator], whole: Whole, name: str, faults: list[type[Stage]]
+) -> None:
+    assert_is_caught(operators[name], whole, faults)
 
 
 def test_negative_zeros_of_a_product_are_harmless_where_positive_zero_is_added(
@@ -283,17 +289,7 @@ def large(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> Operator:
     return operator
 
 
-@pytest.mark.parametrize(
-    ("name", "faults"),
-    [
-        ("plain soft high threshold", [Float64Literal]),
-        ("plain soft high threshold", [Fused]),
-        ("plain soft", [NegativeZeros, WithoutPositiveZero]),
-        ("spikingjelly soft", [Flushed]),
-        ("spikingjelly hard", [Reciprocal]),
-        ("float64 sums", [NarrowSums]),
-    ],
-)
+@in_the_numbers
 def test_fault_in_the_numbers_of_a_large_operator_is_caught(
     operators: dict[str, Operator],
     whole: Whole,
@@ -301,11 +297,7 @@ def test_fault_in_the_numbers_of_a_large_operator_is_caught(
     name: str,
     faults: list[type[Stage]],
 ) -> None:
-    operator = large(operators[name], monkeypatch)
-    reference = ReferenceKernel(operator, whole(operator))
-    check(planted(operator), reference, MAX_BATCH)
-    with pytest.raises(ConformanceError, match="differs from the reference in"):
-        check(planted(operator, *faults), reference, MAX_BATCH)
+    assert_is_caught(large(operators[name], monkeypatch), whole, faults)
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, MAX_BATCH])
