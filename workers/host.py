@@ -13,7 +13,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -44,6 +43,7 @@ from workers.leases import (
     Suspicious,
     Wanted,
 )
+from workers.pool import FairPool
 from workers.reading import LogReplacedError, Record
 from workers.shelf import KernelShelf
 from workers.snapshot import NEWEST, Stored
@@ -100,9 +100,7 @@ class Host:
             capacity=settings.capacity, limit=1, format_version=NEWEST, alone=alone,
             limits=() if settings.node is None else settings.node.limits, most=settings.max_tasks,
         )  # fmt: skip
-        self._pool = ThreadPoolExecutor(
-            settings.compute_threads, "compute", initializer=check_subnormals
-        )
+        self._pool = FairPool(settings.compute_threads, initializer=check_subnormals)
         self._running: dict[TaskId, _Running] = {}
         self._starting: dict[TaskId, asyncio.Task[None]] = {}
         self._giving: set[TaskId] = set()
@@ -136,7 +134,7 @@ class Host:
             for running in self._running.values():
                 running.loops.cancel()
         self._shelf.close()
-        self._pool.shutdown(wait=False)
+        self._pool.close()
 
     def stop(self) -> None:
         """Hand everything over, then return from `run`."""
@@ -312,8 +310,7 @@ class Host:
         """A node of its own for a synapse group, programmed with it."""
         operator = await self._shelf.operator(spec.operator)
         node = open_device(self._settings.device)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, DeviceCompute, spec, operator, node)
+        return await asyncio.to_thread(DeviceCompute, spec, operator, node)
 
     async def _task(self, task: TaskId, kind: str, limits: Limits, stored: Stored | None) -> Task:
         spec = task_spec(self._networks, task.operator, task.group, task.partition)

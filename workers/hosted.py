@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final
 
 from router.bus import Bus
@@ -17,6 +17,7 @@ from router.store.calls import Claimed, CommitOutcome
 from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 from topologies.errors import SpikeRouterError
+from workers.pool import FairPool
 from workers.snapshot import Stored
 from workers.tenancy import Tenancy, TenancyLostError, TokenRefusedError
 from workers.tenant import Output, Tenant
@@ -42,7 +43,7 @@ class Hosted:
         tenant: Tenant,
         bus: Bus,
         store: RedisStore,
-        pool: Executor,
+        pool: FairPool,
         stored: Stored | None,
     ) -> None:
         self.claim = claim
@@ -96,7 +97,6 @@ class Hosted:
     # ---- loops --------------------------------------------------------------------------------
 
     async def _apply(self) -> None:
-        loop = asyncio.get_running_loop()
         tenant = self.tenant
         while True:
             await self._wake.wait()
@@ -107,8 +107,8 @@ class Hosted:
                 try:
                     if self.claim.suspicious and not await self._show_hand(work):
                         raise TenancyLostError(f"Task {self.claim.task} is another worker's now.")
-                    result = await loop.run_in_executor(self._pool, tenant.compute, work)
-                    tenant.apply(work, result)
+                    result = self._pool.submit(work.shares, partial(tenant.compute, work))
+                    tenant.apply(work, await asyncio.wrap_future(result))
                 finally:
                     self._busy = False
                 await self._send_outputs()

@@ -8,7 +8,7 @@ its name is taken) follows from the input topic alone, so that a replay decides 
 import hashlib
 from bisect import insort
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -72,6 +72,11 @@ class IngestWork(NamedTuple):
     seeds: tuple[int, ...]
     flows: tuple[Any, ...]
     hand: str
+
+    @property
+    def shares(self) -> Counter[Hashable]:
+        """Windows per set of networks that they are for."""
+        return Counter(flow.routes for flow in self.flows)
 
 
 class Encode(Protocol):

@@ -9,7 +9,7 @@ same for every operator and every backend.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -65,6 +65,11 @@ class Work(NamedTuple):
 
     n_steps: int
     windows: tuple[Window, ...]
+
+    @property
+    def shares(self) -> Counter[Hashable]:
+        """Windows per set of networks that they are for."""
+        return Counter(window.stream.routes for window in self.windows)
 
     @property
     def hand(self) -> str:

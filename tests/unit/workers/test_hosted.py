@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +14,8 @@ from router.store.calls import Claimed, TaskId
 from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 from workers.hosted import Hosted
+from workers.kernel import check_subnormals
+from workers.pool import FairPool
 from workers.reading import Reading
 from workers.tenant import Tenant
 
@@ -52,7 +54,7 @@ class _Scanning:
 async def test_a_task_that_has_nothing_to_commit_does_not_stop_the_worker(stopping: bool) -> None:
     tenant = _Scanning()
     claim = Claimed(TaskId("a", 0, 0), "token", "ingest", 1, 1, 0, "", 0, "", 0)
-    with ThreadPoolExecutor(1) as pool:
+    with closing(FairPool(1, check_subnormals)) as pool:
         hosted = Hosted(
             Settings.load(), claim, cast(Tenant, tenant), cast(Bus, None), cast(RedisStore, None),
             pool, None,
@@ -74,7 +76,7 @@ class _Stepping(_Scanning):
 
     def work(self) -> Any:
         left = ("n/1/0#0", "n/1/0#1")[len(self.applied) :]
-        return SimpleNamespace(hand=left[0]) if left else None
+        return SimpleNamespace(hand=left[0], shares=Counter("n")) if left else None
 
     def compute(self, work: Any) -> str:
         return str(work.hand)
@@ -107,7 +109,7 @@ async def test_a_suspicious_owner_steps_nothing_before_the_store_knows_what(
 ) -> None:
     tenant, store = _Stepping(), _AwayAtFirst()
     claim = Claimed(TaskId("a", 0, 0), "token", "synaptic", 1, 3, 0, hand_last, 0, "w", 0)
-    with ThreadPoolExecutor(1) as pool:
+    with closing(FairPool(1, check_subnormals)) as pool:
         hosted = Hosted(
             Settings.load(), claim, cast(Tenant, tenant), cast(Bus, None), cast(RedisStore, store),
             pool, None,

@@ -1,6 +1,7 @@
 import struct
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from workers.reading import Record
 from workers.spec import IngestSpec, TaskSpec
 from workers.task import Task
 from workers.tenant import Limits
-from workers.turns import SHARED_BATCH, fair_batch, in_turn
+from workers.turns import SHARED_BATCH, FairQueue, fair_batch, in_turn
 
 _ERA = 100
 _SPECS = tuple(layout(build("shared", 4), ("n", "m"), 1).specs.values())
@@ -104,3 +105,52 @@ def test_a_flood_through_a_shared_input_leaves_its_neighbour_in_the_next_micro_b
     work = ingest.work()
     assert work is not None
     assert [flow.routes for flow in work.flows].count(("n",)) == 1
+
+
+def _order(queue: FairQueue[str], cost: float = 1.0) -> list[str]:
+    """Serve all items; an item is named after its party."""
+    order = []
+    while len(queue):
+        order.append(queue.take())
+        queue.charge({order[-1]: 1.0}, cost)
+    return order
+
+
+def test_parties_are_served_equally_whatever_waits() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for party in "aaaabb":
+        queue.put(party, party)
+    assert _order(queue) == list("ababaa")
+
+
+def test_a_party_that_was_away_saves_nothing_up() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for party in "aaaa":
+        queue.put(party, party)
+    assert _order(queue) == list("aaaa")
+    for party in "aabb":
+        queue.put(party, party)
+    assert _order(queue) == list("baba")
+
+
+def test_an_item_of_several_parties_goes_with_the_one_that_was_served_least() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.put("a", "first")
+    queue.take()
+    queue.charge({"a": 1.0}, 1.0)
+    queue.put("a", "alone")
+    queue.put("ab", "both")
+    assert queue.take() == "both"
+
+
+def test_a_shared_item_is_charged_to_its_parties_by_their_shares() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.charge({"a": 3.0, "b": 1.0}, 1.0)
+    for party in "ab":
+        queue.put(party, party)
+    assert [queue.take(), queue.take()] == ["b", "a"]
+
+
+def test_nothing_is_taken_from_an_empty_queue() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        FairQueue[str]().take()
