@@ -15,7 +15,7 @@ from tests.deployment.metric_names import gateway_metrics, worker_metrics
 
 _TEXT: Final = (ROOT / "docs" / "operations.md").read_text()
 _ROOT_ERROR: Final = "SpikeRouterError"
-_PACKAGES: Final = ("topologies", "router", "workers")
+_PACKAGES: Final = ("topologies", "router", "workers", "loadtest")
 
 
 def _section(title: str) -> str:
@@ -78,8 +78,27 @@ def test_there_is_a_line_of_the_runbook_for_every_error() -> None:
     assert set(listed) == _error_classes()
 
 
-def test_the_runbook_says_what_to_do() -> None:
-    rows = [line for line in _section("Runbook").splitlines() if line.startswith("| `")]
+def _words_of_workers() -> set[str]:
+    """Every `Word` of a text `Word: ...` that the code of the workers writes, in a string or a
+    formatted one: what a stream ends with, or a record is refused with."""
+    texts = {
+        node.value
+        for path in (ROOT / "workers").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    words = (re.match(r"((?:[A-Z][a-z]+){2,}): ", text) for text in texts)
+    return {word[1] for word in words if word is not None}
+
+
+def test_there_is_a_line_for_every_error_in_results() -> None:
+    listed = _first_cells(_section("Errors in results and dead letters"))
+    assert sorted(listed) == sorted(_words_of_workers())
+
+
+@pytest.mark.parametrize("title", ["Errors in results and dead letters", "Runbook"])
+def test_every_error_is_told_what_to_do_about(title: str) -> None:
+    rows = [line for line in _section(title).splitlines() if line.startswith("| `")]
     assert [row for row in rows if len(row.split(" | ")[-1].rstrip(" |")) < 10] == []
 
 
