@@ -58,7 +58,8 @@ def lost(history: History) -> Iterator[str]:
     A stream that ended with an error is not lost: `unexcused` judges that.
     """
     ended = {(e.network, e.stream): e for e in history.ends}
-    heard = Counter((e.network, e.stream) for e in history.emissions)
+    once = {(e.network, e.stream, e.ordinal) for e in history.emissions}  # a repeat fills no gap
+    heard = Counter((network, stream) for network, stream, _ in once)
     for last in _closed(history):
         for network in last.networks:
             end = ended.get((network, last.stream))
@@ -82,7 +83,9 @@ def duplicated(history: History) -> Iterator[str]:
 
 
 def divergent(history: History) -> Iterator[str]:
-    """Emissions with other bits than the undisturbed run, and repeats that differ."""
+    """Emissions with other bits than the undisturbed run, repeats that differ, and no frames."""
+    if history.n_unreadable:
+        yield f"{history.n_unreadable} records of results topics are no frames"
     content = {sent.stream: sent.content for sent in history.sent}
     for e in history.emissions:
         wanted = history.expected[content[e.stream]][e.network]
@@ -115,7 +118,11 @@ def regressed(history: History) -> Iterator[str]:
 
 
 def stuck(history: History, limit_s: float = _STUCK_S) -> Iterator[str]:
-    """Records whose emission, or whose stream's end, took longer than `limit_s`."""
+    """Records whose emission, or whose stream's end, took longer than `limit_s`, and records that
+    were never acknowledged: the publisher gave up.
+    """
+    for sent in history.unsent:
+        yield f"record {sent.ordinal} of stream {sent.stream} was never acknowledged"
     came = {(e.network, e.stream, e.ordinal): e.at for e in history.emissions}
     ended = {(e.network, e.stream): e.at for e in history.ends}
     for sent in history.sent:

@@ -28,7 +28,8 @@ __all__ = [
 
 
 class Sent(NamedTuple):
-    """Record `ordinal` of a stream was acknowledged. `last`: the stream ends with it."""
+    """Record `ordinal` of a stream, first sent `at`, was acknowledged. `last`: the stream ends
+    with it."""
 
     stream: str
     content: str
@@ -116,14 +117,18 @@ class Injected(NamedTuple):
 class History:
     """Everything seen. `expected[content][network]` are the digests of the undisturbed run.
 
-    `unplayed` are faults that could not be injected, or not be healed, as they are described.
+    `unsent` are records that the publisher gave up, never acknowledged; `n_unreadable` counts
+    records of results topics that are no frame. `unplayed` are faults that could not be injected,
+    or not be healed, as they are described.
     """
 
     expected: Mapping[str, Mapping[str, tuple[bytes, ...]]] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
+    unsent: list[Sent] = field(default_factory=list)
     emissions: list[Emission] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
     wire: list[Wire] = field(default_factory=list)
+    n_unreadable: int = 0
     samples: list[Sample] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
     faults: list[Injected] = field(default_factory=list)

@@ -36,7 +36,6 @@ class Outcome:
     history: History
     counts: Counter[str]
     repeats_dropped_by_client: int
-    n_unreadable: int
     seconds: float
 
 
@@ -82,7 +81,7 @@ async def play(
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
         repeats = reader.table.tally.repeats
-    return Outcome(history, watcher.counts, repeats, tap.n_unreadable, loop.time() - began)
+    return Outcome(history, watcher.counts, repeats, loop.time() - began)
 
 
 async def _inject(

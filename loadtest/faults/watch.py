@@ -42,7 +42,6 @@ class Tap:
             for network in networks
             for p in range(settings.partitions)
         }
-        self.n_unreadable = 0
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -70,7 +69,7 @@ class Tap:
         try:
             batches = decode_frame(value).batches
         except WireError:
-            self.n_unreadable += 1
+            self._history.n_unreadable += 1
             return
         now = asyncio.get_running_loop().time()
         self._history.wire += [

@@ -120,7 +120,9 @@ class Workload:
             "data": sample.reshape(-1).tolist(),
         }  # fmt: skip
         url, body = f"{self.http}/v2/models/{network}/infer", {"id": name, "inputs": [tensor]}
-        self._sent(name, content, (network,), 0, last=True)
+        self.history.sent.append(
+            Sent(name, content.name, (network,), 0, last=True, at=self._loop.time())
+        )
         deadline = Deadline.after(_TIMEOUT_S)
         while not deadline.is_over:
             try:
@@ -183,27 +185,22 @@ class Workload:
     async def _publish(
         self, content: Content, record: Data, ordinal: int, deadline: Deadline
     ) -> bool:
-        """Publish until it is acknowledged; a repeat does no harm."""
+        """Publish until it is acknowledged; a repeat does no harm. False when time is over."""
+        is_last, at = record.request or record.end, self._loop.time()
+        sent = Sent(record.name, content.name, content.networks, ordinal, is_last, at)
         while not deadline.is_over:
             try:
                 await (await self.publisher.publish(content.input, record))
             except PublishFailed:
                 await asyncio.sleep(_RETRY_S)
                 continue
-            self._sent(
-                record.name, content, content.networks, ordinal, record.request or record.end
-            )
+            self.history.sent.append(sent)
             return True
+        self.history.unsent.append(sent)
         return False
 
     def _name(self, content: Content) -> str:
         return f"{self.prefix}{next(self._names)}-{content.name}"
-
-    def _sent(
-        self, name: str, content: Content, networks: tuple[str, ...], ordinal: int, last: bool
-    ) -> None:
-        at = self._loop.time()
-        self.history.sent.append(Sent(name, content.name, networks, ordinal, last, at))
 
     def _emitted(self, network: str, name: str, ordinal: int, values: Array) -> None:
         digest, at = digest_of_values(values), self._loop.time()

@@ -113,8 +113,10 @@ class World:
         return {name: w for name, w in sorted(self.stack.workers.items()) if w.running}
 
     def pids(self) -> dict[str, int]:
-        """Process ids of the workers and the gateway that run now."""
+        """Process ids of the workers, the gateway and the store that run now."""
         found = {name: worker.pid for name, worker in self.running.items()}
+        if self.redis.primary.pid:
+            found["store"] = self.redis.primary.pid
         if self.stack.gateway is not None and self.stack.gateway.running:
             found["gateway"] = self.stack.gateway.pid
         return found

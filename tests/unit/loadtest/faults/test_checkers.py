@@ -87,6 +87,20 @@ def _answer_late(history: History) -> None:
     history.emissions[0] = history.emissions[0]._replace(at=100.0)
 
 
+def _end_late_without_the_last_answer(history: History) -> None:
+    history.expected = {"walk": {"one": (_A,), "two": (_B,)}}
+    history.emissions = [e for e in history.emissions if e.ordinal == 0]
+    history.ends[0] = history.ends[0]._replace(at=100.0)
+
+
+def _never_acknowledge(history: History) -> None:
+    history.unsent.append(Sent("t", "walk", _NETS, 0, False, 2.0))
+
+
+def _put_a_record_that_is_no_frame(history: History) -> None:
+    history.n_unreadable = 1
+
+
 def _end_with_an_error(history: History) -> None:
     history.ends[0] = history.ends[0]._replace(error="InputLost: window 3 is gone")
 
@@ -121,9 +135,14 @@ def _grow(history: History) -> None:
 _BAD: dict[str, list[Callable[[History], None]]] = {
     "lost": [_lose_an_end, _lose_an_emission],
     "duplicated at the sink": [_give_an_emission_twice, _end_twice],
-    "different bits": [_change_a_bit, _emit_more_than_there_is, _repeat_with_other_bits],
+    "different bits": [
+        _change_a_bit,
+        _emit_more_than_there_is,
+        _repeat_with_other_bits,
+        _put_a_record_that_is_no_frame,
+    ],
     "window regression": [_skip_a_window, _go_on_after_the_end],
-    "stuck stream": [_answer_late],
+    "stuck stream": [_answer_late, _end_late_without_the_last_answer, _never_acknowledge],
     "unexcused error": [_end_with_an_error],
     "stale checkpoint": [_accept_a_zombies_checkpoint, _take_a_position_back, _forget_a_position],
     "unrelated task stopped": [_stop_a_task_that_nobody_hit],
@@ -150,6 +169,12 @@ def test_a_bad_history_is_found_by_its_checker_alone(
     assert {finding.checker for finding in judge(history)} == {checker}
 
 
+def test_a_repeat_does_not_stand_for_an_emission_that_is_lost() -> None:
+    history = _good()
+    history.emissions[1] = history.emissions[0]
+    assert {f.checker for f in judge(history)} == {"lost", "duplicated at the sink"}
+
+
 def _with_error(*faults: Injected) -> tuple[History, End]:
     history = _good()
     history.faults = list(faults)
@@ -165,6 +190,14 @@ def test_loss_of_the_store_and_of_a_worker_together_excuses_a_named_error() -> N
     assert not [f for f in judge(history) if f.checker == "unexcused error"]
 
 
+def test_a_failover_that_was_not_played_to_its_end_and_a_zombie_excuse_one_too() -> None:
+    failover = Injected(1, "fail-over", "not played to its end", 10.0, 12.0, ("*",))
+    zombie = Injected(2, "pause-worker", "w1", 11.0, 14.0, ("w1",))
+    history, end = _with_error(zombie)
+    history.unplayed.append(failover)
+    assert excuse_of(history, end) == (failover, zombie)
+
+
 @pytest.mark.parametrize(
     "faults",
     [
@@ -178,8 +211,28 @@ def test_loss_of_the_store_and_of_a_worker_together_excuses_a_named_error() -> N
             Injected(1, "kill-store", "store", 10.0, 12.0, ("*",)),
             Injected(2, "kill-worker", "w1", 13.0, 13.0, ("w1",)),
         ],
+        [
+            Injected(1, "wipe-store", "store", 10.0, 12.0, ("*",)),
+            Injected(2, "delay-broker", "w1", 13.0, 13.0, ("w1",)),
+        ],
+        [
+            Injected(1, "wipe-store", "store", -60.0, -59.0, ("*",)),
+            Injected(2, "kill-worker", "w1", -58.0, -58.0, ("w1",)),
+        ],
+        [
+            Injected(1, "wipe-store", "store", 21.0, 22.0, ("*",)),
+            Injected(2, "kill-worker", "w1", 19.0, 19.0, ("w1",)),
+        ],
     ],
-    ids=["the store alone", "a worker alone", "far apart", "a store that kept its data"],
+    ids=[
+        "the store alone",
+        "a worker alone",
+        "far apart",
+        "a store that kept its data",
+        "a worker that kept its memory",
+        "long ago",
+        "after the end",
+    ],
 )
 def test_nothing_less_excuses_one(faults: list[Injected]) -> None:
     history, end = _with_error(*faults)

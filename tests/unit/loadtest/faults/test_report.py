@@ -32,7 +32,7 @@ def outcome() -> Outcome:
         Injected(1, "kill-worker", "w", 3.0, 3.0, ("w",)),
         Injected(2, "kill-worker", "w", 4.0, 4.0, ("w",)),
     ]
-    return Outcome(history, Counter(fenced_writes_total=2), 5, 0, 9.0)
+    return Outcome(history, Counter(fenced_writes_total=2), 5, 9.0)
 
 
 def test_a_summary_counts_faults_records_and_ends_by_reason(outcome: Outcome) -> None:
