@@ -7,15 +7,23 @@ options ask for has been put between it and the outside:
   clients where to connect, so that cannot be done by settings alone.
 - `--clock FILE` adds to its wall clock the seconds that stand in the file, a float64.
 - `--release N` makes it another release of wire and snapshot format (`loadtest.faults.releases`).
+- `--deadly NODE:STREAM:WINDOW` kills the process that is to step that window, as a fault in a
+  kernel's native code would.
+
+All of it holds for the processes that it starts for suspicious tasks, too (`workers.alone`).
 """
 
 import argparse
+import asyncio
 import mmap
+import os
+import signal
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from aiokafka.conn import AIOKafkaConnection
@@ -26,7 +34,12 @@ _OFFSET = struct.Struct("<d")
 
 
 def worker_command(
-    name: str, *, redirects: Mapping[str, str], clock: Path | None = None, release: str = ""
+    name: str,
+    *,
+    redirects: Mapping[str, str],
+    clock: Path | None = None,
+    release: str = "",
+    deadly: str = "",
 ) -> tuple[str, ...]:
     """The command line of such a worker; `redirects` are brokers -> proxies."""
     options = [f"--redirect={broker}={proxy}" for broker, proxy in redirects.items()]
@@ -34,6 +47,8 @@ def worker_command(
         options.append(f"--clock={clock}")
     if release:
         options.append(f"--release={release}")
+    if deadly:
+        options.append(f"--deadly={deadly}")
     return (sys.executable, "-m", "loadtest.faults.worker", *options, "--name", name)
 
 
@@ -73,12 +88,44 @@ def _redirect(proxies: Mapping[str, str]) -> None:
     mock.patch.object(AIOKafkaConnection, "__init__", redirected).start()
 
 
+def _die_at(deadly: str) -> None:
+    """Let the window of `NODE:STREAM:WINDOW` kill this process when it is to be stepped."""
+    from workers.compute import KernelCompute
+    from workers.task import Work
+
+    node, name, window = deadly.split(":")
+    run = KernelCompute.run
+
+    def run_or_die(self: KernelCompute, work: Work) -> list[Any]:
+        hand = {(w.place.node, w.stream.name, str(w.window)) for w in work.windows}
+        if (node, name, window) in hand:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run(self, work)
+
+    mock.patch.object(KernelCompute, "run", run_or_die).start()
+
+
+def _hook_children(hooks: Sequence[str]) -> None:
+    """Start the processes of suspicious tasks with the same hooks."""
+    start: Any = asyncio.create_subprocess_exec
+    alone, hooked = ("-m", "workers.alone"), ("-m", "loadtest.faults.worker", *hooks, "--alone")
+
+    async def started(program: str, *arguments: str, **options: Any) -> Any:
+        if arguments[:2] == alone:
+            arguments = (*hooked, *arguments[2:])
+        return await start(program, *arguments, **options)
+
+    mock.patch.object(asyncio, "create_subprocess_exec", started).start()
+
+
 def main() -> None:
     """Put the faults' hooks in place, then be a worker."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.faults.worker", description=__doc__)
     parser.add_argument("--redirect", action="append", default=[])
     parser.add_argument("--clock", type=Path)
     parser.add_argument("--release", default="")
+    parser.add_argument("--deadly", default="")
+    parser.add_argument("--alone", action="store_true", help="be `workers.alone`")
     options, rest = parser.parse_known_args()
     _redirect(dict(each.split("=") for each in options.redirect))
     if options.clock is not None:
@@ -87,9 +134,19 @@ def main() -> None:
         from loadtest.faults.releases import install
 
         install(options.release)
-    from workers.__main__ import main as work  # after what it is to find in place
-
+    if options.deadly:
+        _die_at(options.deadly)
+    _hook_children([hook for hook in sys.argv[1:] if hook not in (*rest, "--alone")])
     sys.argv = [sys.argv[0], *rest]
+    _work(alone=options.alone)
+
+
+def _work(*, alone: bool) -> None:
+    """Import the worker only now: after what it is to find in place."""
+    if alone:
+        from workers.alone import main as work
+    else:
+        from workers.__main__ import main as work
     work()
 
 

@@ -33,7 +33,8 @@ class World:
     """A running stack of so many workers; use it as `async with World(settings, ...) as world`.
 
     With `apache` the broker is an Apache Kafka of three brokers, else the embedded one. `release`
-    is that of all workers ("" for the product's own).
+    is that of all workers ("" for the product's own), `deadly` a window that kills whoever steps it
+    (`loadtest.faults.worker`; "" for none).
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class World:
         apache: bool = False,
         gateway: bool = True,
         release: str = "",
+        deadly: str = "",
     ) -> None:
         self.networks = networks
         self.kafka = ApacheKafka(_BROKERS, heap_mb=384) if apache else None
@@ -55,6 +57,7 @@ class World:
         self._settings = settings.changed(gateway_port=0)
         self._gateway = gateway
         self._release = release
+        self._deadly = deadly
         self._exits = AsyncExitStack()
         self._network = AsyncExitStack()  # of proxies: closed when nobody needs them any more
         self._store_proxies: dict[str, Proxy] = {}
@@ -150,7 +153,7 @@ class World:
         redirects = {broker: p.address for broker, p in self._broker_proxies[name].items()}
         command = worker_command(
             name, redirects=redirects, clock=new_clock(self.clock(name)),
-            release=self._release if release is None else release,
+            release=self._release if release is None else release, deadly=self._deadly,
         )  # fmt: skip
         redis = f"redis://{store.address}/0"
         return self.stack.start_worker(name, command=command, redis=redis)

@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from aiokafka.conn import AIOKafkaConnection
 
+from loadtest.faults import worker
 from loadtest.faults.proxy import Proxy
 from loadtest.faults.worker import jump, new_clock
 from router.redis_server import RedisPair
@@ -97,6 +101,56 @@ def test_a_clock_file_holds_the_seconds_it_is_ahead(tmp_path: Path) -> None:
     assert struct.unpack("<d", clock.read_bytes()) == (0.0,)
     jump(clock, -3600.5)
     assert struct.unpack("<d", clock.read_bytes()) == (-3600.5,)
+
+
+@pytest.fixture
+def hooks() -> Iterator[None]:
+    """What a worker of the harness puts in place is taken away again."""
+    yield
+    mock.patch.stopall()
+
+
+@pytest.mark.usefixtures("hooks")
+def test_the_wall_clock_follows_its_file_and_no_other_clock_does(tmp_path: Path) -> None:
+    day_s = 86_400.0
+    clock = new_clock(tmp_path / "clock")
+    wall, steady = time.time(), time.monotonic()
+    worker._follow_clock(clock)
+    assert time.time() - wall < day_s / 2
+    jump(clock, day_s)
+    assert time.time() - wall > day_s / 2
+    jump(clock, -day_s)
+    assert time.time() - wall < -day_s / 2
+    assert time.monotonic() - steady < day_s / 2
+
+
+@pytest.mark.usefixtures("hooks")
+async def test_connections_to_a_broker_go_through_its_proxy_and_others_do_not() -> None:
+    worker._redirect({"127.0.0.1:9092": "127.0.0.1:7001"})
+    through = AIOKafkaConnection("127.0.0.1", 9092)
+    past = AIOKafkaConnection("127.0.0.1", 9093)
+    assert (through.port, past.port) == (7001, 9093)
+
+
+@pytest.mark.usefixtures("hooks")
+@pytest.mark.parametrize(
+    ("module", "started"),
+    [
+        ("workers.alone", ["-m", "loadtest.faults.worker", "--clock=c", "--alone", "task"]),
+        ("other", ["-m", "other", "task"]),
+    ],
+)
+async def test_the_process_of_a_suspicious_task_gets_the_hooks_of_its_parent(
+    module: str, started: list[str], tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {told}\n')
+    program.chmod(0o755)
+    worker._hook_children(["--clock=c"])
+    process = await asyncio.create_subprocess_exec(str(program), "-m", module, "task")
+    assert await process.wait() == 0
+    assert told.read_text().split() == started
 
 
 @pytest.mark.serial
