@@ -9,10 +9,17 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from router.embedded import EmbeddedBroker, EmbeddedStore
 
 _counter = itertools.count()
+
+# The same examples in every run, and no wall-clock time is asserted: a machine may be busy.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def equal(one: Sequence[Array], other: Sequence[Array]) -> bool:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, granularity=st.sampled_from(GRANULARITIES), window=st.integers(1, 8))
 def test_granularity_and_windows_change_no_bit(
     seed: int, granularity: Granularity, window: int
@@ -52,7 +52,7 @@ def test_granularity_and_windows_change_no_bit(
     assert equal(results(network, cut, window), plain)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, neurons=st.integers(1, 60))
 def test_synapse_groups_change_no_bit(seed: int, neurons: int) -> None:
     network = random_network(seed)
@@ -65,7 +65,7 @@ def test_synapse_groups_change_no_bit(seed: int, neurons: int) -> None:
     assert equal(results(network, cut, by_group=True), results(network, whole))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS)
 def test_smallest_possible_groups_change_no_bit(seed: int) -> None:
     network = random_network(seed)
@@ -82,7 +82,7 @@ def _smallest(network: CompiledNetwork, oid: str) -> int:
     return max(1, part.cost.n_neurons)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, granularity=st.sampled_from(GRANULARITIES))
 def test_network_survives_its_bytes(seed: int, granularity: Granularity) -> None:
     network = random_network(seed)
@@ -93,7 +93,7 @@ def test_network_survives_its_bytes(seed: int, granularity: Granularity) -> None
     assert equal(results(network, again), results(network, compiled))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS)
 def test_no_sum_leaves_the_accumulator_that_was_chosen(seed: int) -> None:
     compiled = compile_network(random_network(seed))
@@ -106,7 +106,7 @@ def test_no_sum_leaves_the_accumulator_that_was_chosen(seed: int) -> None:
                 assert stage.row_bound(program.inputs_of(index)) < limits[accumulator]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS)
 def test_every_value_on_an_edge_lies_in_its_declared_range(seed: int) -> None:
     network = random_network(seed)

@@ -83,7 +83,7 @@ def test_document_itself_is_legal() -> None:
     assert set(found.neurons) == {"if", "rnn.lif"}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(JUNK), st.booleans()),
