@@ -17,6 +17,7 @@ from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
 from router.topics import DEAD_LETTER, out_topic, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
+from workers.commits import Commits
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.names import Name, Names
@@ -200,11 +201,7 @@ class Ingest:
         self._ledger: Ledger[str] = Ledger()
         self._seeks: dict[str, int] = {}
         self._accused: dict[str, str] = {}
-        self._held_until = 0
-        self._n_committed = 0  # outputs
-        self._floor: dict[str, int] = {}
-        self._committed_bytes = 0
-        self._committed_reading: dict[str, int] = {}
+        self._commits = Commits(limits.uncommitted_bytes)
         if stored is not None:
             self._restore(stored)
         if self._era == 0 and fresh.log_end <= fresh.start:
@@ -735,7 +732,7 @@ class Ingest:
         """End the stream, and send nothing before that is committed: the next one may kill, too."""
         self._doom(flow, error)
         self._outbox.flush()
-        self._held_until = self._outbox.n_outputs
+        self._commits.await_outputs(self._outbox.n_outputs)
 
     def _abort_results(self, number: int, name: str, networks: frozenset[str], error: str) -> None:
         batch = self._notice(Kind.ABORT, number, name, networks, error)._replace(end=True)
@@ -789,7 +786,7 @@ class Ingest:
 
     @property
     def is_held(self) -> bool:
-        return self._n_committed < self._held_until or self._is_full()
+        return self._commits.is_awaited or self._is_full()
 
     def work(self) -> IngestWork | None:
         if not self._ready or self.is_held:
@@ -818,9 +815,8 @@ class Ingest:
         return IngestWork(n_steps, tuple(cuts), tuple(f.seed for f in flows), tuple(flows), hand)
 
     def _is_full(self) -> bool:
-        if self._is_behind():  # it cannot commit before it has read on, nor read on unless it sends
-            return False
-        return self.reading.n_bytes - self._committed_bytes > self._limits.uncommitted_bytes
+        # One that is behind cannot commit before it has read on, nor read on unless it sends.
+        return self._commits.is_full(self.reading) and not self._commits.is_behind(self.reading)
 
     def compute(self, work: IngestWork) -> list[bytes | Exception]:
         return self._encode.run(work)
@@ -879,11 +875,11 @@ class Ingest:
 
     def snapshot(self, full: bool) -> Snapshot | None:
         """One instant (20). None while no era is current, and when nothing happened since."""
-        if self._phase != "serve" or self._is_behind():
+        if self._phase != "serve" or self._commits.is_behind(self.reading):
             return None
         self._outbox.flush()
         offsets = {t: self.reading.offset(t) for t in self.spec.topics}
-        if not (full or self._ledger or offsets != self._committed_reading):
+        if not (full or self._ledger or self._commits.lacks(offsets)):
             return None
         alive = (*self._names.fields(), *map(self._field, self._flows)) if full else None
         taken = self._ledger.take(alive)
@@ -899,18 +895,9 @@ class Ingest:
             token=taken,
         )
 
-    def _is_behind(self) -> bool:
-        """Whether it lost its head and has not read up to the committed positions again."""
-        if self._floor:
-            offset = self.reading.offset
-            self._floor = {t: at for t, at in self._floor.items() if offset(t) < at}
-        return bool(self._floor)
-
     def committed(self, snapshot: Snapshot) -> None:
         self._ledger.committed(snapshot.token, self._is_alive)
-        self._n_committed = snapshot.n_outputs
-        self._committed_bytes = snapshot.n_bytes_read
-        self._committed_reading = dict(snapshot.positions)
+        self._commits.committed(snapshot)
 
     def refused(self, snapshot: Snapshot) -> None:
         self._ledger.refused(snapshot.token, self._is_alive)
@@ -949,7 +936,7 @@ class Ingest:
     def _restore(self, stored: Stored) -> None:
         """Take a checkpoint in. What is damaged beyond repair ends loudly, by a new era."""
         head = self._open_head(stored)
-        self._floor = {t: at for t, at in stored.positions.items() if t in self.spec.topics}
+        self._commits.expect({t: n for t, n in stored.positions.items() if t in self.spec.topics})
         for field in stored.streams:
             self._ledger.stored(field)
         if head is None:

@@ -18,6 +18,7 @@ from router.deadletter import encode as encode_letter
 from router.records import Kill, encode_record
 from router.topics import DEAD_LETTER, in_topic, out_topic, spikes_topic
 from router.wire import Batch, Frame, Kind, StreamId, WireError, clip_text, decode_frame
+from workers.commits import Commits
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.reading import Reading, Record
@@ -178,14 +179,10 @@ class Task:
         self._ready: dict[_Stream, None] = {}
         self._ledger: Ledger[_Key] = Ledger(lagging=True)
         self._catching: dict[_Key, _Stream] = {}
-        self._committed_bytes = 0
-        self._committed_reading: dict[str, int] = {}
+        self._commits = Commits(limits.uncommitted_bytes)
         self._catch_to: dict[str, int] = {}
-        self._floor: dict[str, int] = {}
         self._floors: dict[_Key, int] = {}
         self._accused: dict[str, str] = {}
-        self._held_until = 0
-        self._n_committed = 0  # outputs
         self._seeks: dict[str, int] = {}
         self._look_at = 0.0
         self._lacking: dict[_Stream, tuple[int, ...]] = {}
@@ -398,7 +395,7 @@ class Task:
         """End the stream, and step nothing before that is committed: the next one may kill, too."""
         self._abort(stream, error)
         self._outbox.flush()
-        self._held_until = self._outbox.n_outputs
+        self._commits.await_outputs(self._outbox.n_outputs)
 
     def _lose(self, stream: _Stream, why: str) -> None:
         self._abort(stream, f"InputLost: stream {stream.name} at window {stream.window}: {why}")
@@ -518,7 +515,7 @@ class Task:
 
     @property
     def is_held(self) -> bool:
-        return self._n_committed < self._held_until or self._is_full()
+        return self._commits.is_awaited or self._commits.is_full(self.reading)
 
     def work(self) -> Work | None:
         if not self._ready or self.is_held:
@@ -542,10 +539,6 @@ class Task:
         if len(self.spec.networks) < 2:
             return self._ready
         return fair_batch(self._ready, lambda stream: stream.routes)
-
-    def _is_full(self) -> bool:
-        """Too much read since the committed positions: apply no more before a commit (19)."""
-        return self.reading.n_bytes - self._committed_bytes > self._limits.uncommitted_bytes
 
     def _window(self, stream: _Stream, head: Held) -> Window:
         place = stream.place
@@ -641,11 +634,11 @@ class Task:
 
         None too while a task that fell back on its older head is behind the committed positions.
         """
-        if self._is_behind():
+        if self._commits.is_behind(self.reading):
             return None
         self._outbox.flush()
         offsets = {t: self.reading.offset(t) for t in self.spec.topics}
-        if not (full or self._ledger or offsets != self._committed_reading):
+        if not (full or self._ledger or self._commits.lacks(offsets)):
             return None
         taken = self._ledger.take(self._streams if full else None, held_back=self._catching)
         return Snapshot(
@@ -660,17 +653,9 @@ class Task:
             token=taken,
         )
 
-    def _is_behind(self) -> bool:
-        if self._floor:
-            offset = self.reading.offset
-            self._floor = {t: at for t, at in self._floor.items() if offset(t) < at}
-        return bool(self._floor)
-
     def committed(self, snapshot: Snapshot) -> None:
         self._ledger.committed(snapshot.token, self._streams.__contains__)
-        self._n_committed = snapshot.n_outputs
-        self._committed_bytes = snapshot.n_bytes_read
-        self._committed_reading = dict(snapshot.positions)
+        self._commits.committed(snapshot)
 
     def refused(self, snapshot: Snapshot) -> None:
         self._ledger.refused(snapshot.token, self._streams.__contains__)
@@ -705,14 +690,13 @@ class Task:
                     place.killed = {
                         n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in killed.items()
                     }
-        self._floor = {t: at for t, at in stored.positions.items() if t in self.spec.topics}
+        self._commits.expect({t: n for t, n in stored.positions.items() if t in self.spec.topics})
         for name, blobs in stored.streams.items():
             node, era, number = name.rsplit("/", 2)
             sid = StreamId(int(era), int(number))
             self._restore_stream(node, sid, blobs, stored.cursors.get(name, 0), head is not None)
-        self._committed_reading = {} if head is None else {
-            t: self.reading.offset(t) for t in self.spec.topics
-        }  # fmt: skip
+        if head is not None:
+            self._commits.restored({t: self.reading.offset(t) for t in self.spec.topics})
 
     def _open_head(self, stored: Stored) -> Any | None:
         for version, data in enumerate(stored.heads):
