@@ -1,5 +1,6 @@
 """The command `spikerouter compile`: what a network becomes."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -111,7 +112,11 @@ def compile_command(
 
 def _within(node: Profile, neurons: int | None, synapses: int | None) -> Capacity:
     """What is asked for, or less if the node has less."""
-    return Capacity(_least(node.neurons, neurons), _least(node.synapses, synapses))
+    return replace(
+        node.capacity,
+        neurons=_least(node.neurons, neurons),
+        synapses=_least(node.synapses, synapses),
+    )
 
 
 def _least(*limits: int | None) -> int | None:

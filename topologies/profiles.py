@@ -81,7 +81,7 @@ class Profile:
     @property
     def capacity(self) -> Capacity:
         """What the compiler cuts synapse groups for."""
-        return Capacity(self.neurons, self.synapses)
+        return Capacity(self.neurons, self.synapses, readouts=False)
 
     def exceeded(self, needs: Needs) -> tuple[str, ...]:
         """The quantities of which the group needs more than there is."""

@@ -22,10 +22,14 @@ class CapacityError(SpikeRouterError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one worker holds of one operator; None is unbounded."""
+    """What one worker holds of one operator; None is unbounded.
+
+    Without `readouts` it is a hardware node's, beside which readouts run on the host.
+    """
 
     neurons: int | None = None
     synapses: int | None = None
+    readouts: bool = True
 
     def __post_init__(self) -> None:
         """Refuses what nothing fits into."""
@@ -77,7 +81,10 @@ def _by_rows(
 def cut_groups(operator: Operator, capacity: Capacity | None, label: str = "") -> tuple[Group, ...]:
     """The groups of an operator. Raises CapacityError when no cut fits."""
     whole = (Group(0, 0, operator.output.n),)
-    if capacity is None or operator.kind == "ingest" or capacity.holds(operator.cost):
+    if capacity is None:
+        return whole
+    beside = operator.kind == "ingest" or (operator.kind == "readout" and not capacity.readouts)
+    if beside or capacity.holds(operator.cost):
         return whole
 
     def fits(group: Group) -> bool:

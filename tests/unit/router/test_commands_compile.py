@@ -82,6 +82,13 @@ def test_profile_bounds_the_bits_of_weights(run: Run) -> None:
     assert all(oid in output for oid in compiled.operators)
 
 
+def test_profile_cuts_what_runs_on_nodes_and_leaves_a_large_readout_to_their_host(run: Run) -> None:
+    done = run("sgnn_cora", "--profile", "darwin3-core")
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in done.output.splitlines()]
+    assert ["fc1", "graph1", "lif", "32"] in [row[:4] for row in rows]
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

@@ -104,6 +104,19 @@ def test_readout_is_never_cut(make_network: Make, make_layer: MakeLayer) -> None
         compile_network(network, capacity=Capacity(neurons=2))
 
 
+def test_readout_beside_nodes_may_be_larger_than_they_are(
+    make_network: Make, make_layer: MakeLayer
+) -> None:
+    network = make_network(
+        make_layer("a", "linear", "input", weight=np.eye(4)),
+        make_layer("n", "if", "a"),
+        make_layer("b", "linear", "n", weight=np.eye(4)),
+    )
+    compiled = compile_network(network, capacity=Capacity(neurons=2, readouts=False))
+    counts = {operator.kind: len(compiled.groups[i]) for i, operator in compiled.operators.items()}
+    assert counts == {"ingest": 1, "synaptic": 2, "readout": 1}
+
+
 def test_fused_operator_that_does_not_fit_names_a_finer_granularity(
     make_network: Make, make_layer: MakeLayer
 ) -> None:
