@@ -32,6 +32,8 @@ FORGETFUL: Final = ("fail-over", "wipe-store")
 """Kinds of faults after which the store lacks what it had acknowledged."""
 _MEMORY_LOST: Final = ("kill-worker", "kill-workers", "pause-worker", "scale", "stop-worker")
 """Kinds after which a worker's own memory may be gone, or be another's."""
+_FORGOTTEN: Final = ("DeadlineMissed:", "EraLost:", "InputLost:")
+"""What a stream ends with that nobody remembers; no loss of memory excuses any other error."""
 _EXCUSED_FOR_S: Final = 40.0  # a progress deadline and its way through the log
 _TOGETHER_S: Final = 6.0  # two faults so near have not been recovered from one by one
 _LEASE_S: Final = 2.5  # for a lease to run out and a new owner to be seen
@@ -149,6 +151,8 @@ def excuse_of(history: History, end: End) -> tuple[Injected, Injected] | None:
 
     The store forgot writes that it had acknowledged, and the worker that still knew was lost.
     """
+    if not any(word in end.error for word in _FORGOTTEN):
+        return None
     lately = [
         f for f in history.disturbances if end.at - _EXCUSED_FOR_S <= f.over and f.began <= end.at
     ]

@@ -190,6 +190,17 @@ def test_loss_of_the_store_and_of_a_worker_together_excuses_a_named_error() -> N
     assert not [f for f in judge(history) if f.checker == "unexcused error"]
 
 
+@pytest.mark.parametrize(
+    "error", ["OperatorFailed: window 3", "PoisonBatch: window 3", "a sentence"]
+)
+def test_no_loss_of_memory_excuses_an_error_of_another_kind(error: str) -> None:
+    wipe = Injected(1, "wipe-store", "store", 10.0, 12.0, ("*",))
+    kill = Injected(2, "kill-worker", "w1", 13.0, 13.0, ("w1",))
+    history, end = _with_error(wipe, kill)
+    assert excuse_of(history, end) == (wipe, kill)
+    assert excuse_of(history, end._replace(error=error)) is None
+
+
 def test_a_failover_that_was_not_played_to_its_end_and_a_zombie_excuse_one_too() -> None:
     failover = Injected(1, "fail-over", "not played to its end", 10.0, 12.0, ("*",))
     zombie = Injected(2, "pause-worker", "w1", 11.0, 14.0, ("w1",))
