@@ -379,7 +379,9 @@ class Task:
         self.counts["streams_aborted_total"] += 1
         place = stream.place
         batch = self._control(place, Kind.ABORT, stream.id, stream.networks, stream.name, error)
-        self._emit(place, _as_abort(batch, stream.window, stream.step), stream.networks)
+        # Behind a replay it may come first, and windows below it after it: they go by its label.
+        batch = _as_abort(batch, stream.window, stream.step)._replace(seed=stream.seed)
+        self._emit(place, batch, stream.networks)
         self._request_kill(place, stream.id, stream.networks, stream.name, error)
         self._end(stream)
 

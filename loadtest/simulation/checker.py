@@ -91,6 +91,8 @@ class Checker:
         nets = (network,) if network else batch.networks
         if not self._is_excused(partition, stream, batch, nets):
             raise Violation(f"{batch.stream} {batch.name!r}: unexcused {batch.error!r}")
+        if not network and stream is not None and (wrong := _mislabelled(stream, batch)):
+            raise Violation(f"ABORT of {batch.stream}: {wrong}")
 
     def _is_excused(
         self, partition: int, stream: Stream | None, batch: Batch, nets: tuple[str, ...]
@@ -160,11 +162,18 @@ def _fault(stream: Stream, group: int, batch: Batch) -> str:
         return f"the log has only {len(stream.cuts)} windows"
     if (batch.start, batch.stop, batch.end) != stream.cuts[batch.window]:
         return f"cut {batch[6:10]}, expected {stream.cuts[batch.window]}"
-    if (batch.name, batch.seed) != (stream.name, stream.seed):
-        return f"label {batch.name!r}/{batch.seed}, expected {stream.name!r}"
+    if wrong := _mislabelled(stream, batch):
+        return wrong
     if not batch.networks or not stream.networks.issuperset(batch.networks):
         return f"routed to {batch.networks}, not {set(stream.networks)}"
     values = stream.expected(batch.node, group, batch.window)
     if bytes(batch.payload) != struct.pack(f"<{len(values)}I", *values):
         return "wrong bits"
     return ""
+
+
+def _mislabelled(stream: Stream, batch: Batch) -> str:
+    """What follows goes by the label of a stream's first batch, whichever that is."""
+    if (batch.name, batch.seed) == (stream.name, stream.seed):
+        return ""
+    return f"label {batch.name!r}/{batch.seed}, expected {stream.name!r}/{stream.seed}"

@@ -177,6 +177,15 @@ def test_abort_needs_an_excuse(history: History, error: str, excuse: str, is_leg
             history.append(history.abort(error))
 
 
+def test_an_abort_between_operators_carries_its_stream_s_label(history: History) -> None:
+    (node,) = [n for n in GRAPH.operator if n not in GRAPH.readouts.values() and n != INGEST][:1]
+    history.checker.excuse(0, "truncated")
+    abort = history.batch(node, 0, kind=Kind.ABORT, end=True, payload=b"", error="InputLost: gone")
+    history.append(abort)
+    with pytest.raises(Violation, match="label 'a'/7"):
+        history.append(abort._replace(seed=7))
+
+
 def test_excuse_of_another_partition_is_none(history: History) -> None:
     history.checker.excuse(1, "truncated")
     with pytest.raises(Violation, match="unexcused"):
