@@ -15,7 +15,8 @@ from router.records import SPIKES, Data
 from topologies.errors import SpikeRouterError
 from topologies.stages.base import Array, Clock, Encoder, ValueType
 from topologies.stages.encoder import Events
-from workers.ingest import Cut, IngestWork, Piece
+from workers.flow import Cut, Piece
+from workers.ingest import IngestWork
 from workers.kernel import Kernel
 from workers.spec import IngestSpec, TaskSpec
 from workers.task import Held, Window, Work

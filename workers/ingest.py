@@ -6,8 +6,7 @@ its name is taken) follows from the input topic alone, so that a replay decides 
 """
 
 import hashlib
-from bisect import insort
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -18,6 +17,7 @@ from router.records import Data, Era, Kill, RecordError, Route, encode_record, p
 from router.topics import DEAD_LETTER, out_topic, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
+from workers.flow import FINAL, Cut, Flow
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.names import Name, Names
@@ -28,41 +28,14 @@ from workers.task import stream_field
 from workers.tenant import Limits, Outbox, Output
 from workers.turns import in_turn
 
-__all__ = ["Cut", "Encode", "Fresh", "Ingest", "IngestWork", "Piece"]
+__all__ = ["Encode", "Fresh", "Ingest", "IngestWork"]
 
 _MAX_WINDOWS_PER_RECORD = 4096
 """One record may not make ingest cut for minutes, nor fill the queue of its partition."""
 _MAX_HELD = 64
 """Records of one stream that may arrive ahead of their sequence number."""
-_FINAL = 1 << 62
-"""The level of confirmation of a network that has ended the stream."""
 _BATCH_BYTES = 200
 """Bytes of one batch in a frame beside its payload."""
-
-
-class Piece(NamedTuple):
-    """Input values of one record: a sample or a spike payload for steps `[start, stop)`."""
-
-    start: int
-    stop: int
-    dtype: str
-    shape: tuple[int, ...] | None
-    payload: bytes
-
-
-Event = tuple[int, int, int]
-"""(step, address, value)."""
-
-
-class Cut(NamedTuple):
-    """A window of a stream, cut from records and not yet sent."""
-
-    window: int
-    start: int
-    stop: int
-    end: bool
-    pieces: tuple[Piece, ...]
-    events: tuple[Event, ...]
 
 
 class IngestWork(NamedTuple):
@@ -117,48 +90,6 @@ class Fresh:
         return self.log_start > self.begin
 
 
-class _Flow:
-    """One open stream.
-
-    All but `sent`, `confirmed`, `final` and `doomed` follows from the input topic.
-    """
-
-    __slots__ = (
-        "confirmed", "cuts", "done", "doomed", "end", "events", "final", "held", "known", "n_cut",
-        "name", "networks", "next_seq", "number", "pieces", "routes", "seed", "sent", "since",
-        "step",
-    )  # fmt: skip
-
-    def __init__(self, number: int, name: str, networks: frozenset[str], seed: int) -> None:
-        self.number = number
-        self.name = name
-        self.seed = seed
-        self.known = 0  # steps that have been said in full
-        self.step = 0  # steps that have been cut
-        self.n_cut = 0
-        self.end = False  # no more records
-        self.done = False  # the last window is cut
-        self.doomed = False  # its KILL is on the way: nothing more is sent
-        self.next_seq = 0
-        self.held: dict[int, Data] = {}
-        self.pieces: list[Piece] = []
-        self.events: list[Event] = []
-        self.cuts: deque[Cut] = deque()
-        self.sent: deque[tuple[int, int]] = deque()  # (window, bytes), not confirmed yet
-        self.confirmed: dict[str, int] = {}
-        self.final: frozenset[str] = frozenset()
-        self.since = 0.0
-        self.route(networks)
-
-    def route(self, networks: frozenset[str]) -> None:
-        self.networks = networks
-        self.routes = tuple(sorted(networks))
-
-    @property
-    def waiting(self) -> frozenset[str]:
-        return self.networks - self.final
-
-
 class Ingest:
     """The ingest of one input on one partition (a `workers.tenant.Tenant`)."""
 
@@ -192,10 +123,10 @@ class Ingest:
         self._routes: tuple[str, ...] = ()
         self._names = Names(limits.remembered_names)
         self._killed: dict[str, IntervalSet] = {}
-        self._flows: dict[int, _Flow] = {}
+        self._flows: dict[int, Flow] = {}
         self._early: dict[int, dict[str, int]] = {}
         self._condemned: set[int] = set()  # late: their KILL is on its way, their result open
-        self._ready: dict[_Flow, None] = {}
+        self._ready: dict[Flow, None] = {}
         self._flight = 0
         self._queued = 0
         self._ledger: Ledger[str] = Ledger()
@@ -433,7 +364,7 @@ class Ingest:
         except ValueError as error:
             self._reject(record, data.name, str(error))
 
-    def _flow_of(self, name: str, known: Name) -> _Flow:
+    def _flow_of(self, name: str, known: Name) -> Flow:
         flow = self._flows.get(known.number)
         if flow is None:
             raise RecordError(f"stream {name} ended with an error; open one under another name")
@@ -460,10 +391,10 @@ class Ingest:
                 f"InputLost: input was lost before this record, so stream {data.name} may have"
                 " begun earlier; open a new stream under another name with seq 0"
             )
-        flow = _Flow(self._names.next_number, data.name, networks, data.seed)
+        flow = Flow(self._names.next_number, data.name, networks, data.seed)
         flow.since = self._now
         for network, level in self._early.get(flow.number, {}).items():
-            self._raise_level(flow, network, level)
+            flow.confirm(network, level)
         self._sequence(flow, data)
         self._flows[flow.number] = flow
         self._early.pop(flow.number, None)
@@ -477,7 +408,7 @@ class Ingest:
         if not networks <= self.spec.networks:  # a replay numbers streams of removed networks too
             self._leave(flow, networks - self.spec.networks)
 
-    def _sequence(self, flow: _Flow, data: Data) -> None:
+    def _sequence(self, flow: Flow, data: Data) -> None:
         """Apply a record in the order of the producer's own numbers, where it gives them."""
         if data.seq is None:
             self._apply_data(flow, data)
@@ -503,77 +434,29 @@ class Ingest:
             except ValueError as error:
                 self._letter(flow.name.encode(), -1, str(error), flow.name, encode_record(held))
 
-    def _apply_data(self, flow: _Flow, data: Data) -> None:
+    def _apply_data(self, flow: Flow, data: Data) -> None:
         """Take a record's content in and cut what is known in full (4). All or nothing."""
         if flow.end:
             raise RecordError(f"stream {flow.name} has ended; open a new one under another name")
-        pieces, events, known, late = self._content(flow, data)
-        n_windows = (known - flow.step) // self.spec.input.longest_window
+        content = flow.read(data, self._encode.check(data), self.spec.input.n_steps)
+        n_windows = (content.known - flow.step) // self.spec.input.longest_window
         if n_windows > _MAX_WINDOWS_PER_RECORD:
             raise RecordError(
                 f"the record would end {n_windows} windows of stream {flow.name} at once; at most"
                 f" {_MAX_WINDOWS_PER_RECORD} are legal: send time marks in smaller steps"
             )
-        flow.pieces += pieces
-        for event in events:
-            insort(flow.events, event)
-        said, flow.known = flow.known, known
-        flow.end = data.end or data.request
-        self._cut(flow)
-        if flow.end:
+        said, is_last = flow.known, data.end or data.request
+        flow.add(content, end=is_last)
+        for cut in flow.cut(self.spec.input.longest_window):
+            self._queued += self._cost(cut.stop - cut.start)
+        if is_last:
             self._shut(flow.name)
         self._settle(flow)
-        if late:
+        if late := content.late:
             self.counts["late_events_total"] += late
             what = "1 event lies" if late == 1 else f"{late} events lie"
             reason = f"LateEvent: {what} before step {said}, up to which all had been said"
             self._letter(flow.name.encode(), -1, reason, flow.name, encode_record(data))
-
-    def _content(self, flow: _Flow, data: Data) -> tuple[list[Piece], list[Event], int, int]:
-        """Pieces, events, the step up to which all is said, and how many events came too late."""
-        n_steps = self._encode.check(data)
-        period = self.spec.input.n_steps
-        known, pieces, events, late = flow.known, [], [], 0
-        if data.payload is not None:
-            start = flow.known if data.start is None else data.start
-            if start < flow.known:
-                raise RecordError(
-                    f"the payload begins at step {start}, but stream {flow.name} has been told in"
-                    f" full up to step {flow.known}"
-                )
-            known = start + n_steps
-            pieces.append(Piece(start, known, data.dtype or "", data.shape, bytes(data.payload)))
-        for event in data.events or ():
-            if event[0] < flow.known:
-                late += 1
-            else:
-                events.append(event)
-                known = max(known, event[0])
-        if data.until is not None:
-            known = max(known if data.events is None else flow.known, data.until)
-        last = max((e[0] + 1 for e in (*flow.events[-1:], *events)), default=0)
-        if data.end or data.request:
-            known = max(known, last)
-        if data.request and data.payload is None and period is not None:
-            known = max(known, period)
-        return pieces, events, known, late
-
-    def _cut(self, flow: _Flow) -> None:
-        """Cut what is known into windows no longer than the input's longest (4)."""
-        longest = self.spec.input.longest_window
-        while flow.step < flow.known or (flow.end and not flow.done):
-            start, stop = flow.step, min(flow.step + longest, flow.known)
-            end = flow.end and stop == flow.known
-            pieces = tuple(p for p in flow.pieces if p.start < stop and p.stop > start)
-            events = tuple(e for e in flow.events if e[0] < stop)
-            if flow.waiting and not flow.doomed:
-                flow.cuts.append(Cut(flow.n_cut, start, stop, end, pieces, events))
-                self._queued += self._cost(stop - start)
-            flow.events = flow.events[len(events) :]
-            flow.pieces = [p for p in flow.pieces if p.stop > stop]
-            flow.step = stop
-            flow.n_cut += 1
-            flow.done = end
 
     def _cost(self, n_steps: int) -> int:
         return n_steps * self.spec.step_bytes + _BATCH_BYTES
@@ -593,47 +476,27 @@ class Ingest:
         for batch in frame.batches:
             if batch.stream.era == self._era:
                 is_final = batch.end or batch.kind is Kind.ABORT
-                level = _FINAL if is_final else batch.window + 1
+                level = FINAL if is_final else batch.window + 1
                 self._note_level(batch.stream.number, network, level)
 
     def _note_level(self, number: int, network: str, level: int) -> None:
         """Windows below `level` are confirmed by `network`, which may be news of a replay's."""
         flow = self._flows.get(number)
         if flow is not None:
-            if self._raise_level(flow, network, level):
+            if flow.confirm(network, level):
                 self._progress(flow)
         elif number >= self._names.next_number:  # its records are to be read again
             known = self._early.setdefault(number, {})
             known[network] = max(level, known.get(network, 0))
 
-    @staticmethod
-    def _raise_level(flow: _Flow, network: str, level: int) -> bool:
-        if level == _FINAL:
-            is_new = network not in flow.final
-            flow.final |= {network}
-            flow.confirmed.pop(network, None)
-            return is_new
-        if network in flow.final or level <= flow.confirmed.get(network, 0):
-            return False
-        flow.confirmed[network] = level
-        return True
-
-    def _progress(self, flow: _Flow) -> None:
-        waiting = flow.waiting
-        if not waiting:
+    def _progress(self, flow: Flow) -> None:
+        if not flow.waiting:
             self._drop_cuts(flow)
-        level = self._level(flow)
-        while flow.sent and flow.sent[0][0] < level:
-            self._flight -= flow.sent.popleft()[1]
+        self._flight -= flow.release()
         flow.since = self._now
         self._settle(flow)
 
-    @staticmethod
-    def _level(flow: _Flow) -> int:
-        """Windows below it are confirmed by every network that the stream waits for (18)."""
-        return min((flow.confirmed.get(n, 0) for n in flow.waiting), default=flow.n_cut)
-
-    def _settle(self, flow: _Flow) -> None:
+    def _settle(self, flow: Flow) -> None:
         """File the flow where it belongs now: sending, waiting, or closed."""
         if flow.end and not flow.waiting:
             self._close(flow)
@@ -644,13 +507,13 @@ class Ingest:
         else:
             self._ready.pop(flow, None)
 
-    def _touch(self, flow: _Flow) -> None:
+    def _touch(self, flow: Flow) -> None:
         self._ledger.change(self._field(flow.number))
 
     def _field(self, number: int) -> str:
         return stream_field(self.spec.input.node, StreamId(self._era, number))
 
-    def _close(self, flow: _Flow) -> None:
+    def _close(self, flow: Flow) -> None:
         self._drop_cuts(flow)
         self._flight -= sum(cost for _, cost in flow.sent)
         flow.sent.clear()
@@ -705,7 +568,7 @@ class Ingest:
             return
         self._leave(flow, new)
 
-    def _leave(self, flow: _Flow, networks: frozenset[str]) -> None:
+    def _leave(self, flow: Flow, networks: frozenset[str]) -> None:
         """Go on without these networks; the stream ends with the last of them (14, 31)."""
         flow.route(flow.networks - networks)
         if flow.networks:
@@ -728,7 +591,7 @@ class Ingest:
                 return
         self._accused[field] = error  # it is not in the checkpoint: it comes again in the replay
 
-    def _convict(self, flow: _Flow, error: str) -> None:
+    def _convict(self, flow: Flow, error: str) -> None:
         """End the stream, and send nothing before that is committed: the next one may kill, too."""
         self._doom(flow, error)
         self._outbox.flush()
@@ -766,7 +629,7 @@ class Ingest:
                 flow.since = now
                 self._kill_late(flow)
 
-    def _kill_late(self, flow: _Flow) -> None:
+    def _kill_late(self, flow: Flow) -> None:
         first = flow.sent[0][0]
         waiting = flow.waiting
         late = tuple(n for n in flow.routes if n in waiting and flow.confirmed.get(n, 0) <= first)
@@ -792,7 +655,7 @@ class Ingest:
         if not self._ready or self.is_held:
             return None
         cuts: list[Cut] = []
-        flows: list[_Flow] = []
+        flows: list[Flow] = []
         room = self._limits.flight_bytes - self._flight
         n_steps = -1
         for flow in in_turn(self._ready, lambda flow: flow.routes):
@@ -831,7 +694,7 @@ class Ingest:
             if isinstance(payload, Exception):
                 self._poison(flow, cut, payload)
                 continue
-            if cut.window >= self._level(flow):  # a replay's may be confirmed long since
+            if cut.window >= flow.level:  # a replay's may be confirmed long since
                 self._flight += cost
                 if not flow.sent:
                     flow.since = self._now
@@ -842,10 +705,10 @@ class Ingest:
             self._send(flow, cut, payload)
             self._settle(flow)
 
-    def _is_next(self, flow: _Flow, cut: Cut) -> bool:
+    def _is_next(self, flow: Flow, cut: Cut) -> bool:
         return self._flows.get(flow.number) is flow and bool(flow.cuts) and flow.cuts[0] is cut
 
-    def _send(self, flow: _Flow, cut: Cut, payload: bytes) -> None:
+    def _send(self, flow: Flow, cut: Cut, payload: bytes) -> None:
         batch = Batch(
             node=self.spec.input.node, stream=StreamId(self._era, flow.number), name=flow.name,
             networks=flow.routes, seed=flow.seed, window=cut.window, start=cut.start, stop=cut.stop,
@@ -853,17 +716,17 @@ class Ingest:
         )  # fmt: skip
         self._outbox.batch(self._spikes, batch)
 
-    def _poison(self, flow: _Flow, cut: Cut, error: Exception) -> None:
+    def _poison(self, flow: Flow, cut: Cut, error: Exception) -> None:
         where = f"stream {flow.name}, window {cut.window}"
         self._doom(flow, f"EncoderFailed: {where}: {type(error).__name__}: {error}")
 
-    def _drop_cuts(self, flow: _Flow) -> None:
+    def _drop_cuts(self, flow: Flow) -> None:
         for cut in flow.cuts:
             self._queued -= self._cost(cut.stop - cut.start)
         flow.cuts.clear()
         self._ready.pop(flow, None)
 
-    def _doom(self, flow: _Flow, error: str) -> None:
+    def _doom(self, flow: Flow, error: str) -> None:
         """End a stream through the log, so that a replay ends it too (5); till then it is mute."""
         flow.doomed = True
         self._drop_cuts(flow)
@@ -923,13 +786,7 @@ class Ingest:
         if self._names.owns(field):
             return field, 0, seal(self._names.freeze(field))
         flow = self._flows[int(field.rsplit("/", 1)[1])]
-        held = [encode_record(d) for _, d in sorted(flow.held.items())]
-        blob = seal([
-            flow.name, flow.seed, flow.routes, flow.known, flow.step, flow.n_cut, flow.end,
-            flow.done, flow.next_seq, held, flow.pieces, flow.events, list(flow.cuts),
-            list(flow.sent), flow.confirmed, sorted(flow.final), flow.doomed,
-        ])  # fmt: skip
-        return field, flow.n_cut, blob
+        return field, flow.n_cut, seal(flow.freeze())
 
     # ---- restoring ----------------------------------------------------------------------------
 
@@ -995,23 +852,7 @@ class Ingest:
         self._outbox.record(self.spec.in_topic, name.encode() or None, encode_record(kill))
 
     def _thaw(self, number: int, saved: list[Any]) -> None:
-        (name, seed, routes, known, step, n_cut, end, done, next_seq, held, pieces, events, cuts,
-         sent, confirmed, final, doomed) = saved  # fmt: skip
-        flow = _Flow(number, name, frozenset(routes), seed)
-        flow.known, flow.step, flow.n_cut, flow.end, flow.done = known, step, n_cut, end, done
-        flow.next_seq = next_seq
-        for value in held:
-            data = parse_record(name.encode(), value, self.spec.partition, 0)
-            if isinstance(data, Data) and data.seq is not None:
-                flow.held[data.seq] = data
-        flow.pieces = [_piece(p) for p in pieces]
-        flow.events = [(e[0], e[1], e[2]) for e in events]
-        flow.cuts = deque(
-            Cut(w, a, b, e, tuple(map(_piece, ps)), tuple((t, i, v) for t, i, v in es))
-            for w, a, b, e, ps, es in cuts
-        )
-        flow.sent = deque((w, c) for w, c in sent)
-        flow.confirmed, flow.final, flow.doomed = confirmed, frozenset(final), doomed
+        flow = Flow.thaw(number, saved, self.spec.partition)
         self._flows[number] = flow
         self._flight += sum(cost for _, cost in flow.sent)
         self._queued += sum(self._cost(c.stop - c.start) for c in flow.cuts)
@@ -1019,11 +860,6 @@ class Ingest:
             self._ready[flow] = None
         if not flow.networks <= self.spec.networks:
             self._leave(flow, flow.networks - self.spec.networks)
-
-
-def _piece(saved: list[Any]) -> Piece:
-    start, stop, dtype, shape, payload = saved
-    return Piece(start, stop, dtype, None if shape is None else tuple(shape), payload)
 
 
 def _taken(name: str) -> str:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from router.records import Data
-from workers.ingest import Cut, IngestWork
+from workers.flow import Cut
+from workers.ingest import IngestWork
 from workers.spec import TaskSpec
 from workers.task import Held, Window, Work
 

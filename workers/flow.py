@@ -1,0 +1,211 @@
+"""One open stream of an input: what its records have said, and the windows cut from that. Pure.
+
+All of it follows from the input topic, but for `sent`, `confirmed`, `final` and `doomed`.
+"""
+
+from bisect import insort
+from collections import deque
+from typing import Any, NamedTuple, Self
+
+from router.records import Data, RecordError, encode_record, parse_record
+
+__all__ = ["FINAL", "Content", "Cut", "Event", "Flow", "Piece"]
+
+FINAL = 1 << 62
+"""The level of confirmation of a network that has ended the stream."""
+
+
+class Piece(NamedTuple):
+    """Input values of one record: a sample or a spike payload for steps `[start, stop)`."""
+
+    start: int
+    stop: int
+    dtype: str
+    shape: tuple[int, ...] | None
+    payload: bytes
+
+
+Event = tuple[int, int, int]
+"""(step, address, value)."""
+
+
+class Cut(NamedTuple):
+    """A window of a stream, cut from records and not yet sent."""
+
+    window: int
+    start: int
+    stop: int
+    end: bool
+    pieces: tuple[Piece, ...]
+    events: tuple[Event, ...]
+
+
+class Content(NamedTuple):
+    """What a record says: all steps below `known` are said with it; `late` events came too late."""
+
+    pieces: tuple[Piece, ...]
+    events: tuple[Event, ...]
+    known: int
+    late: int
+
+
+class Flow:
+    """One open stream. `networks` are those it goes to, `routes` the same in order."""
+
+    __slots__ = (
+        "confirmed", "cuts", "done", "doomed", "end", "events", "final", "held", "known", "n_cut",
+        "name", "networks", "next_seq", "number", "pieces", "routes", "seed", "sent", "since",
+        "step",
+    )  # fmt: skip
+
+    def __init__(self, number: int, name: str, networks: frozenset[str], seed: int) -> None:
+        self.number = number
+        self.name = name
+        self.seed = seed
+        self.known = 0  # steps that have been said in full
+        self.step = 0  # steps that have been cut
+        self.n_cut = 0
+        self.end = False  # no more records
+        self.done = False  # the last window is cut
+        self.doomed = False  # its KILL is on the way: nothing more is sent
+        self.next_seq = 0
+        self.held: dict[int, Data] = {}
+        self.pieces: list[Piece] = []
+        self.events: list[Event] = []
+        self.cuts: deque[Cut] = deque()
+        self.sent: deque[tuple[int, int]] = deque()  # (window, bytes), not confirmed yet
+        self.confirmed: dict[str, int] = {}
+        self.final: frozenset[str] = frozenset()
+        self.since = 0.0
+        self.route(networks)
+
+    def route(self, networks: frozenset[str]) -> None:
+        """Go to these networks from now on."""
+        self.networks = networks
+        self.routes = tuple(sorted(networks))
+
+    # ---- records ------------------------------------------------------------------------------
+
+    def read(self, data: Data, n_steps: int, period: int | None) -> Content:
+        """What a record says beyond what is known; nothing changes.
+
+        `n_steps` are the steps of its payload, `period` those of a request. Raises RecordError when
+        its payload begins before what has been said.
+        """
+        known, late = self.known, 0
+        pieces: tuple[Piece, ...] = ()
+        events: tuple[Event, ...] = ()
+        if data.payload is not None:
+            start = self.known if data.start is None else data.start
+            if start < self.known:
+                raise RecordError(
+                    f"the payload begins at step {start}, but stream {self.name} has been told in"
+                    f" full up to step {self.known}"
+                )
+            known = start + n_steps
+            pieces = (Piece(start, known, data.dtype or "", data.shape, bytes(data.payload)),)
+        if data.events:
+            events = tuple(e for e in data.events if e[0] >= self.known)
+            late = len(data.events) - len(events)
+            known = max((known, *(e[0] for e in events)))
+        if data.until is not None:
+            known = max(known if data.events is None else self.known, data.until)
+        if data.end or data.request:
+            known = max((known, *(e[0] + 1 for e in (*self.events[-1:], *events))))
+        if data.request and data.payload is None and period is not None:
+            known = max(known, period)
+        return Content(pieces, events, known, late)
+
+    def add(self, content: Content, *, end: bool) -> None:
+        """Take in what a record says; `end`: it is the last one."""
+        self.pieces += content.pieces
+        for event in content.events:
+            insort(self.events, event)
+        self.known = content.known
+        self.end = end
+
+    def cut(self, longest: int) -> list[Cut]:
+        """Windows no longer than `longest` of what is known (4); those that wait to be sent."""
+        first = len(self.cuts)
+        while self.step < self.known or (self.end and not self.done):
+            start, stop = self.step, min(self.step + longest, self.known)
+            end = self.end and stop == self.known
+            pieces = tuple(p for p in self.pieces if p.start < stop and p.stop > start)
+            events = tuple(e for e in self.events if e[0] < stop)
+            if self.waiting and not self.doomed:
+                self.cuts.append(Cut(self.n_cut, start, stop, end, pieces, events))
+            self.events = self.events[len(events) :]
+            self.pieces = [p for p in self.pieces if p.stop > stop]
+            self.step = stop
+            self.n_cut += 1
+            self.done = end
+        return list(self.cuts)[first:]
+
+    # ---- results ------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> frozenset[str]:
+        """Networks whose last result is not there."""
+        return self.networks - self.final
+
+    @property
+    def level(self) -> int:
+        """Windows below it are confirmed by every network that the stream waits for (18)."""
+        return min((self.confirmed.get(n, 0) for n in self.waiting), default=self.n_cut)
+
+    def confirm(self, network: str, level: int) -> bool:
+        """Windows below `level` are confirmed by the network; whether that is news."""
+        if level == FINAL:
+            is_new = network not in self.final
+            self.final |= {network}
+            self.confirmed.pop(network, None)
+            return is_new
+        if network in self.final or level <= self.confirmed.get(network, 0):
+            return False
+        self.confirmed[network] = level
+        return True
+
+    def release(self) -> int:
+        """Forget what was sent and is confirmed; its bytes."""
+        level, freed = self.level, 0
+        while self.sent and self.sent[0][0] < level:
+            freed += self.sent.popleft()[1]
+        return freed
+
+    # ---- checkpoint ---------------------------------------------------------------------------
+
+    def freeze(self) -> list[Any]:
+        """All of it, as msgpack can write it."""
+        held = [encode_record(data) for _, data in sorted(self.held.items())]
+        return [
+            self.name, self.seed, self.routes, self.known, self.step, self.n_cut, self.end,
+            self.done, self.next_seq, held, self.pieces, self.events, list(self.cuts),
+            list(self.sent), self.confirmed, sorted(self.final), self.doomed,
+        ]  # fmt: skip
+
+    @classmethod
+    def thaw(cls, number: int, saved: list[Any], partition: int) -> Self:
+        """The stream that `freeze` wrote."""
+        (name, seed, routes, known, step, n_cut, end, done, next_seq, held, pieces, events, cuts,
+         sent, confirmed, final, doomed) = saved  # fmt: skip
+        flow = cls(number, name, frozenset(routes), seed)
+        flow.known, flow.step, flow.n_cut, flow.end, flow.done = known, step, n_cut, end, done
+        flow.next_seq = next_seq
+        for value in held:
+            data = parse_record(name.encode(), value, partition, 0)
+            if isinstance(data, Data) and data.seq is not None:
+                flow.held[data.seq] = data
+        flow.pieces = [_piece(p) for p in pieces]
+        flow.events = [(e[0], e[1], e[2]) for e in events]
+        flow.cuts = deque(
+            Cut(w, a, b, e, tuple(map(_piece, ps)), tuple((t, i, v) for t, i, v in es))
+            for w, a, b, e, ps, es in cuts
+        )
+        flow.sent = deque((w, c) for w, c in sent)
+        flow.confirmed, flow.final, flow.doomed = confirmed, frozenset(final), doomed
+        return flow
+
+
+def _piece(saved: list[Any]) -> Piece:
+    start, stop, dtype, shape, payload = saved
+    return Piece(start, stop, dtype, None if shape is None else tuple(shape), payload)
