@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass
 from router.admin import create_topics
 from router.artifacts import open_artifacts
 from router.bus import Bus, Place
+from router.kinds import task_kind
 from router.records import Route, encode_record
 from router.settings import Settings
 from router.store.calls import TaskId, TaskSpec
@@ -156,13 +157,14 @@ def task_specs(
     specs = []
     needs = {o: operator_needs(network, o) for o in network.operators}
     for operator, summary in network.summaries.items():
+        kind = task_kind(summary.kind, summary.extras)
         for group in network.groups[operator]:
             cost = group_cost(summary, group)
             for partition in range(n_partitions):
                 number = generations.get(operator, generation)
                 task = TaskId(operator, group.index, partition, number)
                 asked = astuple(needs[operator][group.index]) if operator in needs else ()
-                specs.append(TaskSpec(task, summary.kind, cost, asked))
+                specs.append(TaskSpec(task, kind, cost, asked))
     return specs
 
 

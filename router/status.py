@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from router.store.calls import Info, StatusReply, TaskId, TaskStatus, WorkerInfo
+from router.kinds import extras_of, operator_kind
+from router.store.calls import Info, StatusReply, TaskId, TaskStatus, WorkerInfo, unhosted
+from topologies.profiles import LIMITS
 
 __all__ = [
     "RecoveryRow",
@@ -15,6 +17,7 @@ __all__ = [
     "is_served",
     "status_rows",
     "task_detail",
+    "why_unhosted",
 ]
 
 
@@ -41,6 +44,8 @@ class TaskRow:
     """One task. `worker` is "" when it has no owner; counts are None when not known.
 
     It is `served` once its owner has loaded and tried its operator and restored the checkpoint.
+    `unhosted` says why no living worker could take it, "" if one could or has it. If it is not
+    `portable`, its bits are the same on one machine and installation only (numerics 18).
     """
 
     task: str
@@ -52,6 +57,8 @@ class TaskRow:
     checkpoint_age_ms: int | None
     error: str
     served: bool
+    unhosted: str = ""
+    portable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +139,32 @@ def _tells(task: TaskStatus, details: Mapping[str, Info]) -> bool:
     return task.lease_ms > 0 and task_detail(task.task, "streams") in details
 
 
+def why_unhosted(task: TaskStatus, reply: StatusReply) -> str:
+    """Why no living worker can host a task of `unhosted`, without a full stop (PROTOCOL 29)."""
+    alive = [worker.info for worker in reply.workers if worker.alive]
+    hosts = [info for info in alive if task.kind in info.kinds]
+    if not alive:
+        return "no worker is alive"
+    if not hosts and any(operator_kind(task.kind) in info.kinds for info in alive):
+        extras = " and ".join(extras_of(task.kind))
+        return f"no living worker has the extra {extras}: install it where this may run"
+    if not hosts:
+        return f"no living worker hosts operators of kind {task.kind}"
+    if all(task.cost > info.capacity for info in hosts):
+        most = max(info.capacity for info in hosts)
+        return f"its cost is {task.cost}, the largest capacity of a living worker {most}"
+    if not task.needs:
+        return "a release that told no needs deployed it, and the living workers are nodes"
+    needs = ", ".join(
+        f"{n.replace('_', ' ')} {v}" for n, v in zip(LIMITS, task.needs, strict=False)
+    )
+    return f"it needs {needs}, more than any living node has"
+
+
 def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
     """Bring the replies of all partitions together."""
     replies = tuple(replies)
-    rows = [_task_row(task, reply) for reply in replies for task in reply.tasks]
+    rows = [row for reply in replies for row in _task_rows(reply)]
     infos = {worker.worker: worker.info for reply in replies for worker in reply.workers}
     alive = {worker.worker for reply in replies for worker in reply.workers if worker.alive}
     held = [task for reply in replies for task in reply.tasks if task.lease_ms > 0]
@@ -186,7 +215,15 @@ def _details_of(task: TaskStatus, reply: StatusReply) -> Mapping[str, Info]:
     return next((w.info.details for w in reply.workers if w.worker == task.worker), {})
 
 
-def _task_row(task: TaskStatus, reply: StatusReply) -> TaskRow:
+def _task_rows(reply: StatusReply) -> list[TaskRow]:
+    nobodys = {*unhosted(reply)}
+    return [
+        _task_row(task, reply, why_unhosted(task, reply) if task.task in nobodys else "")
+        for task in reply.tasks
+    ]
+
+
+def _task_row(task: TaskStatus, reply: StatusReply, why: str) -> TaskRow:
     owned, details = task.lease_ms > 0, _details_of(task, reply)
 
     def told(what: str) -> int | None:
@@ -202,6 +239,8 @@ def _task_row(task: TaskStatus, reply: StatusReply) -> TaskRow:
         checkpoint_age_ms=task.checkpoint_age_ms,
         error=task.error,
         served=_tells(task, details),
+        unhosted=why,
+        portable=not extras_of(task.kind),
     )
 
 
@@ -222,7 +261,9 @@ def _task_cells(row: TaskRow) -> tuple[str, ...]:
     age = "never" if row.checkpoint_age_ms is None else f"{row.checkpoint_age_ms / 1000:.1f} s"
     counts = (row.n_streams, row.lag_windows, row.lag_records)
     told = ("?" if count is None else str(count) for count in counts)
-    return (_short(row.task), row.kind, row.worker or "nobody", *told, age, row.error)
+    kind = row.kind if row.portable else f"{row.kind}, not portable"
+    error = row.error or row.unhosted
+    return (_short(row.task), kind, row.worker or "nobody", *told, age, error)
 
 
 def _short(task: str) -> str:

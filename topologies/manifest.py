@@ -100,7 +100,10 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What can be known of an operator without its weights."""
+    """What can be known of an operator without its weights.
+
+    `extras` name the libraries that step it; an operator with any is not portable (numerics 18).
+    """
 
     id: str
     kind: OperatorKind
@@ -108,13 +111,17 @@ class Summary:
     ports: tuple[ValueType, ...]
     output: ValueType
     cost: Cost
+    extras: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, operator: Operator) -> Summary:
         """The summary of an operator."""
         program = operator.program
         kinds = tuple(stage.kind for stage in program.stages)
-        return cls(operator.id, operator.kind, kinds, program.ports, operator.output, operator.cost)
+        return cls(
+            operator.id, operator.kind, kinds, program.ports, operator.output, operator.cost,
+            program.extras,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +149,16 @@ class CompiledNetwork:
         if self.operators:
             found = {oid: Summary.of(operator) for oid, operator in self.operators.items()}
             object.__setattr__(self, "summaries", found)
+
+    @cached_property
+    def not_portable(self) -> tuple[str, ...]:
+        """The labels of nodes whose bits depend on the machine and installation (numerics 18)."""
+        foreign = {summary.id for summary in self.summaries.values() if summary.extras}
+        return tuple(
+            self.labels.get(node.id, node.operator)
+            for node in self.nodes.values()
+            if node.operator in foreign
+        )
 
     @cached_property
     def version(self) -> str:
@@ -176,6 +193,7 @@ class CompiledNetwork:
 
 def _manifest(network: CompiledNetwork) -> dict[str, Any]:
     spec, out = network.input, network.outputs
+    extras = {s.id: list(s.extras) for _, s in sorted(network.summaries.items()) if s.extras}
     return {
         "v": _FORMAT,
         "name": network.name,
@@ -199,6 +217,7 @@ def _manifest(network: CompiledNetwork) -> dict[str, Any]:
         "outputs": [
             *(list(out.shape), out.dtype, out.readout, out.every, list(out.labels), out.unit),
         ],
+        **({"extras": extras} if extras else {}),  # the version of other networks is older than it
     }
 
 
@@ -210,13 +229,15 @@ def _network(raw: Mapping[str, Any]) -> CompiledNetwork:
     if raw["v"] != _FORMAT:
         raise ManifestError(f"The manifest has format {raw['v']}, legal is {_FORMAT}.")
     name, node, encoder, shape, low, high, longest, n_steps = raw["input"]
+    extras = dict(raw.get("extras", {}))
     summaries: dict[str, Summary] = {}
     groups: dict[str, tuple[Group, ...]] = {}
     for oid, kind, stages, ports, output, cost, spans in raw["operators"]:
         types = tuple(type_from_json(port) for port in ports)
         summaries[oid] = Summary(
-            oid, kind, tuple(stages), types, type_from_json(output), Cost(*cost)
-        )
+            oid, kind, tuple(stages), types, type_from_json(output), Cost(*cost),
+            tuple(extras.get(oid, ())),
+        )  # fmt: skip
         groups[oid] = tuple(Group(index, lo, hi) for index, (lo, hi) in enumerate(spans))
     nodes = {
         nid: Node(nid, oid, tuple(Edge(source, delay) for source, delay in edges))

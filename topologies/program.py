@@ -71,6 +71,11 @@ class Program:
         return reduce(add, costs, Cost())
 
     @cached_property
+    def extras(self) -> tuple[str, ...]:
+        """The extras whose libraries step one of the stages, sorted; without any it is portable."""
+        return tuple(sorted({extra for stage in self.stages for extra in stage.extras}))
+
+    @cached_property
     def state_specs(self) -> tuple[StateSpec, ...]:
         """The state of each stage, of one stream."""
         return tuple(s.state_spec(self.inputs_of(i)) for i, s in enumerate(self.stages))

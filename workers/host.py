@@ -19,6 +19,7 @@ from typing import Any, Final
 from router.artifacts import ArtifactCache, open_artifacts
 from router.bus import Bus, BusError, Place, Polled
 from router.deploy import group_cost, load_networks
+from router.kinds import installed_extras, operator_kind, task_kind, with_extras
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import Claimed, Info, TaskId
@@ -94,9 +95,10 @@ class Host:
         self._store = store
         self._bus = bus
         self._alone = alone
+        self._kinds = with_extras(settings.hosted_kinds, installed_extras())
         self._book = LeaseBook(
             settings.worker_name, range(settings.partitions), settings.lease_ttl_ms,
-            kinds=settings.hosted_kinds, new_token=lambda: secrets.token_hex(8),
+            kinds=self._kinds, new_token=lambda: secrets.token_hex(8),
             capacity=settings.capacity, limit=1, format_version=NEWEST, alone=alone,
             limits=() if settings.node is None else settings.node.limits, most=settings.max_tasks,
         )  # fmt: skip
@@ -270,10 +272,11 @@ class Host:
             await self._refresh()
         limits = self._limits(claimed)
         begin = {} if stored is not None else await self._begin(task)
-        if claimed.kind == "ingest":
+        kind = operator_kind(claimed.kind)
+        if kind == "ingest":
             tenant: Tenant = await self._ingest(task, limits, begin, stored)
         else:
-            tenant = await self._task(task, claimed.kind, limits, stored)
+            tenant = await self._task(task, kind, limits, stored)
         for topic in tenant.topics:
             tenant.reading.skip_to(topic, begin.get(topic, 0))
         if claimed.hand_count >= _SUSPECT_AFTER:
@@ -369,12 +372,12 @@ class Host:
 
     def _hostable(self) -> list[tuple[str, Group]]:
         """Synapse groups that fit this worker, each once."""
-        kinds, capacity = self._settings.hosted_kinds, self._settings.capacity
+        capacity = self._settings.capacity
         found = {
             (operator, group): group_cost(summary, group)
             for network in self._networks.values()
             for operator, summary in network.summaries.items()
-            if summary.kind != "ingest" and summary.kind in kinds
+            if summary.kind != "ingest" and task_kind(summary.kind, summary.extras) in self._kinds
             for group in network.groups[operator]
         }
         return [key for key, cost in found.items() if capacity is None or cost <= capacity]

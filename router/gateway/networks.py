@@ -51,6 +51,8 @@ class ServedNetwork:
     ingest: str
     """The operator that reads the input."""
     operators: frozenset[str]
+    not_portable: tuple[str, ...]
+    """Layers whose bits are the same on one machine and installation only (numerics 18)."""
 
     @classmethod
     def from_manifest(cls, manifest: bytes) -> "ServedNetwork":
@@ -63,6 +65,7 @@ class ServedNetwork:
             outputs=network.outputs,
             ingest=network.nodes[network.input.node].operator,
             operators=frozenset(node.operator for node in network.nodes.values()),
+            not_portable=network.not_portable,
         )
 
     @property
@@ -87,6 +90,10 @@ def metadata(network: ServedNetwork) -> dict[str, Any]:
         "name": network.name,
         "versions": [network.version],
         "platform": "spikerouter",
+        "parameters": {
+            "portable": not network.not_portable,
+            "not_portable": list(network.not_portable),
+        },
         "inputs": [
             {
                 "name": source.name,

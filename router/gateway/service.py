@@ -36,7 +36,7 @@ from router.gateway.streams import (
 from router.records import Data
 from router.results import MARK, Emission, Result, Stream
 from router.settings import Settings
-from router.status import is_served
+from router.status import is_served, why_unhosted
 from router.store.calls import StatusReply, TaskStatus, unhosted
 from router.store.errors import StoreError
 from topologies.errors import SpikeRouterError
@@ -314,14 +314,14 @@ def _task_reasons(replies: Collection[StatusReply], operators: frozenset[str] | 
     served = {task.task for reply in replies for task in reply.tasks if is_served(task, reply)}
     if not tasks:
         return ["No network is deployed." if operators is None else "The network has no tasks."]
-    nobody = {task for reply in replies for task in unhosted(reply)}
+    nobodys = {task: reply for reply in replies for task in unhosted(reply)}
     free = [task for task in tasks if task.lease_ms <= 0 and not task.error]
     reasons = [f"Task {task.task} has failed: {task.error}" for task in tasks if task.error]
-    misfits = [task for task in free if task.task in nobody]
+    misfits = [task for task in free if task.task in nobodys]
     if misfits:
         reasons.append(
-            f"{len(misfits)} tasks fit no living worker, such as {misfits[0].task} "
-            f"({misfits[0].kind}, cost {misfits[0].cost})."
+            f"{len(misfits)} tasks fit no living worker, such as {misfits[0].task}: "
+            f"{why_unhosted(misfits[0], nobodys[misfits[0].task])}."
         )
     if len(free) > len(misfits):
         reasons.append(f"{len(free) - len(misfits)} of {len(tasks)} tasks have no owner yet.")

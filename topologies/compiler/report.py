@@ -56,11 +56,7 @@ class Report:
 
 def not_portable(network: CompiledNetwork) -> str:
     """A line about the operators whose bits depend on the machine (numerics 18); "" for none."""
-    found = [
-        network.labels.get(node.id, node.operator)
-        for node in network.nodes.values()
-        if not all(s.portable for s in network.operators[node.operator].program.stages)
-    ]
+    found = network.not_portable
     if not found:
         return ""
     return f"not portable: {', '.join(found)}: same bits on one machine and installation only"

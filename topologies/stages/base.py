@@ -264,9 +264,13 @@ class Stage(ABC):
         return 1
 
     @property
-    def portable(self) -> bool:
-        """Whether its bits are the same on every machine and installation (numerics 18)."""
-        return True
+    def extras(self) -> tuple[str, ...]:
+        """The extras of this package whose libraries step it, sorted.
+
+        With any it is not portable: its bits are the library's, not the same on every machine and
+        installation (numerics 18).
+        """
+        return ()
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:
         """What one stream costs."""

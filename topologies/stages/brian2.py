@@ -113,9 +113,9 @@ class Brian2(Stage):
         return ValueType(value.shape, 0, 1)
 
     @property
-    def portable(self) -> bool:
-        """See the module."""
-        return False
+    def extras(self) -> tuple[str, ...]:
+        """Brian2, so not portable: see the module."""
+        return ("brian2",)
 
     def cost(self, inputs: Sequence[ValueType]) -> Cost:
         """One neuron per value, with its states."""

@@ -51,9 +51,9 @@ class Loop(Stage):
             raise StageError(f"A loop reads itself 1 step late or later, not {self.feedback}.")
 
     @property
-    def portable(self) -> bool:
-        """Whether all its stages are."""
-        return all(stage.portable for stage in self.program.stages)
+    def extras(self) -> tuple[str, ...]:
+        """Those of its stages."""
+        return self.program.extras
 
     @classmethod
     def build(cls, params: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from router.kinds import task_kind, with_extras
 from router.store import calls
 from router.store.calls import Lease, RenewOutcome, TaskId, TaskSpec, WorkerInfo
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from tests.contract.store.conftest import Server
 
 TTL = 95_000
+KINDS = ("synaptic",)
 LATER = 100_000  # more than one TTL
 
 
@@ -37,6 +39,32 @@ def test_claim_passes_over_kinds_the_worker_lacks(server: "Server", tasks: list[
     server.deploy(tasks[0], kind="readout")
     assert server.claim("a", "t").claimed == ()
     assert server.claim_one("a", "t", kinds=["ingest", "readout"]).kind == "readout"
+
+
+def test_task_that_needs_an_extra_is_never_given_to_a_worker_without_it(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    kind, ours = task_kind("synaptic", ["brian2"]), with_extras(KINDS, ["brian2"])
+    server.deploy(tasks[0], kind=kind)
+    assert server.claim("a", "t").claimed == ()
+    server.renew("a")
+    assert calls.unhosted(server.run(calls.status(0))) == (tasks[0],)
+    assert server.claim_one("b", "u", kinds=ours).kind == kind
+    server.renew("b", calls.Lease(tasks[0], "u"), kinds=ours)
+    server.elapse(TTL + 1)
+    assert server.claim("a", "v").claimed == ()
+
+
+def test_worker_without_the_extra_is_given_nothing_of_a_loaded_one_that_needs_it(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    ours = with_extras(KINDS, ["brian2"])
+    server.deploy(*tasks[:2], kind=task_kind("synaptic", ["brian2"]))
+    server.claim("a", "t", kinds=ours)
+    server.renew("a", *(calls.Lease(task, "t") for task in tasks[:2]), kinds=ours)
+    ask = partial(calls.want, 0, "b", TTL, capacity=100)
+    assert server.run(ask(kinds=KINDS)) is None
+    assert server.run(ask(kinds=ours)) in tasks[:2]
 
 
 def test_claim_stops_at_the_free_capacity(server: "Server", tasks: list[TaskId]) -> None:

@@ -56,6 +56,15 @@ def test_tasks_that_are_there_keep_their_generation() -> None:
     assert set(generations.values()) == {4}
 
 
+def test_tasks_say_which_extra_their_operator_needs() -> None:
+    first = next(iter(NETWORK.summaries))
+    foreign = {first: replace(NETWORK.summaries[first], extras=("brian2",))}
+    changed = replace(NETWORK, operators={}, summaries={**NETWORK.summaries, **foreign})
+    kinds = {spec.task.operator: spec.kind for spec in task_specs(changed, 1)}
+    assert kinds.pop(first) == f"{NETWORK.summaries[first].kind}+brian2"
+    assert set(kinds.values()) <= {"ingest", "synaptic", "readout"}
+
+
 def test_equal_network_of_another_name_leaves_it_nothing_of_its_own() -> None:
     equal: CompiledNetwork = replace(NETWORK, name="other")
     assert own_operators(NETWORK, {"n": NETWORK, "other": equal}) == set()

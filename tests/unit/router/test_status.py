@@ -1,4 +1,7 @@
 from dataclasses import replace
+from typing import Any, cast
+
+import pytest
 
 from router.status import status_rows, task_detail
 from router.store.calls import StatusReply, TaskId, TaskStatus, WorkerInfo, WorkerStatus
@@ -41,6 +44,54 @@ def test_a_worker_of_two_partitions_is_one_row_with_both_loads() -> None:
 def test_lags_are_those_the_owner_told() -> None:
     (task,) = status_rows([_reply(0, _task(0))]).tasks
     assert (task.lag_records, task.lag_windows) == (4, 2)
+
+
+def _unhosted(kinds: tuple[str, ...], capacity: int = 100, **task: Any) -> str:
+    """What is told of a free task beside one living worker."""
+    worker = WorkerStatus("w", True, WorkerInfo(capacity, kinds, limits=task.pop("limits", ())))
+    free = replace(_task(0, lease_ms=0), **task)
+    return status_rows([StatusReply(0, 1, 0, (worker,), (free,))]).tasks[0].unhosted
+
+
+def test_a_free_task_that_a_living_worker_could_take_is_not_unhosted() -> None:
+    assert _unhosted(("synaptic",)) == ""
+
+
+def test_a_task_that_needs_an_extra_nobody_has_says_which() -> None:
+    told = _unhosted(("synaptic", "readout"), kind="synaptic+brian2")
+    assert told == "no living worker has the extra brian2: install it where this may run"
+    assert _unhosted(("synaptic", "synaptic+brian2"), kind="synaptic+brian2") == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "kinds", "capacity", "task"),
+    [
+        ("hosts operators of kind synaptic", ("readout",), 100, {}),
+        ("cost is 10, the largest capacity of a living worker 9", ("synaptic",), 9, {}),
+        ("needs neurons 300,", ("synaptic",), 100, {"needs": (300,), "limits": (255,)}),
+        ("told no needs", ("synaptic",), 100, {"limits": (255,)}),
+    ],
+    ids=["kind", "cost", "needs", "no needs"],
+)
+def test_a_task_that_fits_nobody_says_why(
+    told: str, kinds: tuple[str, ...], capacity: int, task: dict[str, Any]
+) -> None:
+    assert told in _unhosted(kinds, capacity, **task)
+
+
+def test_a_free_task_without_any_living_worker_says_so() -> None:
+    (task,) = status_rows([_reply(0, _task(0, lease_ms=0), alive=False)]).tasks
+    assert task.unhosted == "no worker is alive"
+
+
+def test_the_table_shows_why_nobody_hosts_a_task_and_what_is_not_portable() -> None:
+    task = replace(_task(0, lease_ms=0), kind="synaptic+brian2")
+    rows = status_rows([_reply(0, task)])
+    _, (_, kind, owner, *_, error) = rows.tables()["Tasks"]
+    assert (kind, owner) == ("synaptic+brian2, not portable", "nobody")
+    assert error.startswith("no living worker has the extra brian2")
+    (told,) = cast(list[dict[str, object]], rows.as_json()["tasks"])
+    assert (told["portable"], told["unhosted"]) == (False, error)
 
 
 def test_a_task_whose_lease_is_over_has_no_owner_and_no_known_lag() -> None:

@@ -101,6 +101,23 @@ def test_manifest_alone_knows_everything_but_weights(network: CompiledNetwork) -
     assert again.labels == network.labels
 
 
+def test_manifest_alone_knows_which_operators_are_not_portable(network: CompiledNetwork) -> None:
+    first, second, *_ = network.nodes.values()
+    foreign = replace(network.summaries[second.operator], extras=("brian2",))
+    summaries = {**network.summaries, foreign.id: foreign}
+    changed = replace(network, operators={}, summaries=summaries)
+    again = CompiledNetwork.from_bytes(changed.to_bytes())
+    assert again.summaries == summaries
+    assert again.not_portable == (network.labels[second.id],)
+    assert again.version != network.version
+    assert again.summaries[first.operator].extras == ()
+
+
+def test_manifest_of_a_portable_network_says_nothing_of_extras(network: CompiledNetwork) -> None:
+    assert network.not_portable == ()
+    assert b"extras" not in network.to_bytes()
+
+
 def test_missing_artifact_is_refused(network: CompiledNetwork) -> None:
     some = artifacts(network)
     some.pop(next(iter(some)))

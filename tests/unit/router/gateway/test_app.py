@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from router.payload import pack_result, unpack
 from router.records import SPIKES
 from router.topics import in_topic
 from router.wire import Batch, Kind, StreamId
+from topologies.compiled import CompiledNetwork, Group, Summary
+from topologies.stages.base import Cost, ValueType
 
 World = Any  # from conftest, which cannot be imported
 
@@ -56,6 +59,25 @@ async def test_metadata_tells_name_datatype_and_shape(world: World) -> None:
     assert content["outputs"][1]["parameters"]["labels"] == ["zero", "one", "two"]
 
 
+async def test_metadata_tells_which_layers_are_not_portable(world: World) -> None:
+    told = (await world.client.get("/v2/models/digits")).json()["parameters"]
+    assert told == {"portable": True, "not_portable": []}
+    network = CompiledNetwork.from_bytes(world.store.manifests["digits"])
+    node = network.nodes[network.readout]
+    spikes = ValueType((3,), 0, 1)
+    cells = Summary(node.operator, "readout", ("brian2",), (), spikes, Cost(), ("brian2",))
+    changed = replace(
+        network,
+        name="cells",
+        summaries={cells.id: cells},
+        groups={cells.id: (Group(0, 0, 3),)},
+        labels={node.id: "cells"},
+    )
+    world.store.manifests["cells"] = changed.to_bytes()
+    told = (await world.client.get("/v2/models/cells")).json()["parameters"]
+    assert told == {"portable": False, "not_portable": ["cells"]}
+
+
 async def test_metadata_of_events_has_an_axis_of_steps(world: World) -> None:
     content = (await world.client.get("/v2/models/gestures")).json()
     assert content["inputs"][0]["datatype"] == "UINT8"
@@ -87,8 +109,6 @@ async def test_not_ready_tells_all_reasons(world: World) -> None:
 
 
 async def test_a_task_without_an_owner_is_a_reason(world: World) -> None:
-    from dataclasses import replace
-
     world.store.tasks[0] = replace(world.store.tasks[0], lease_ms=0, worker="")
     answer = await world.client.get("/v2/health/ready")
     assert answer.status_code == 503
@@ -96,8 +116,6 @@ async def test_a_task_without_an_owner_is_a_reason(world: World) -> None:
 
 
 async def test_a_task_that_its_owner_does_not_serve_yet_is_a_reason(world: World) -> None:
-    from dataclasses import replace
-
     (worker,) = world.store.workers
     silent = replace(worker, info=replace(worker.info, details={}))
     world.store.workers[0] = silent
@@ -107,17 +125,14 @@ async def test_a_task_that_its_owner_does_not_serve_yet_is_a_reason(world: World
 
 
 async def test_a_task_that_fits_nobody_is_a_reason(world: World) -> None:
-    from dataclasses import replace
-
     world.store.tasks[0] = replace(world.store.tasks[0], lease_ms=0, worker="", cost=11)
     answer = await world.client.get("/v2/models/digits/ready")
     assert answer.status_code == 503
     assert "1 tasks fit no living worker" in answer.json()["error"]
+    assert "its cost is 11, the largest capacity of a living worker 10." in answer.json()["error"]
 
 
 async def test_a_failed_task_is_a_reason(world: World) -> None:
-    from dataclasses import replace
-
     world.store.tasks[0] = replace(world.store.tasks[0], lease_ms=0, error="LogReplaced")
     assert "has failed: LogReplaced" in (await world.client.get("/v2/health/ready")).text
 
@@ -353,8 +368,6 @@ async def test_a_batch_larger_than_everything_is_refused_with_the_limit(world: W
 
 
 async def test_unread_input_beyond_half_the_retention_is_429(world: World) -> None:
-    from dataclasses import replace
-
     world.serve()
     await world.infer()
     workers = world.store.workers
