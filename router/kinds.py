@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from itertools import combinations
 from typing import Final
 
-__all__ = ["extras_of", "installed_extras", "operator_kind", "task_kind", "with_extras"]
+__all__ = ["EXTRAS", "extras_of", "installed_extras", "operator_kind", "task_kind", "with_extras"]
 
-_EXTRAS: Final = ("brian2",)
+EXTRAS: Final = ("brian2",)
 """Extras whose libraries step operators; each has the name of the module that it installs."""
 
 
@@ -39,4 +39,4 @@ def with_extras(kinds: Collection[str], extras: Collection[str]) -> tuple[str, .
 
 def installed_extras() -> tuple[str, ...]:
     """Those that are there. Nothing is imported: that takes seconds, which only a task is worth."""
-    return tuple(extra for extra in _EXTRAS if find_spec(extra) is not None)
+    return tuple(extra for extra in EXTRAS if find_spec(extra) is not None)

@@ -13,18 +13,20 @@ from typing import Final
 
 import pytest
 
+from router.kinds import EXTRAS
 from tests.deployment.deployment import ROOT, Dockerfile, project
 
 _PREFIX: Final = "/opt/spikerouter"
 _PYTHON: Final = [
     Dockerfile(ROOT / "docker" / f"{name}.Dockerfile")
-    for name in ("gateway", "worker", "worker-torch", "monitor")
+    for name in ("gateway", "worker", "worker-torch", "worker-brian2", "monitor")
 ]
 _VENV: Final = f"{sys.executable} -m venv"
 _IMPORTS: Final = {
     "gateway": "router.gateway.app",
     "worker": "workers.backends.numba",
     "worker-torch": "workers.backends.torch",
+    "worker-brian2": "brian2",
     "monitor": "router.monitor",
 }
 
@@ -45,11 +47,17 @@ def _requirement(text: str) -> str:
     return found[0].lower().replace("_", "-")
 
 
+def _extras(file: Dockerfile) -> list[str]:
+    """What an image installs beside the package's own dependencies."""
+    found = [names for step in file.all("RUN") for names in re.findall(r"\.\[([\w,-]+)\]", step)]
+    return [extra for names in found for extra in names.split(",")]
+
+
 @pytest.mark.parametrize("file", _PYTHON, ids=_name)
 def test_an_image_installs_extras_that_exist_at_pinned_versions(file: Dockerfile) -> None:
     steps = [step for step in file.all("RUN") if "pip install" in step]
     assert all("--constraint constraints.txt" in step for step in steps)
-    extras = re.findall(r"\.\[([\w,-]+)\]", steps[-1])
+    extras = _extras(file)
     known = project()["optional-dependencies"]
     wanted = [r for extra in extras for r in known[extra]] + project()["dependencies"]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
@@ -61,6 +69,11 @@ def test_an_image_installs_extras_that_exist_at_pinned_versions(file: Dockerfile
 def test_an_image_holds_the_oldest_python_that_is_supported(file: Dockerfile) -> None:
     version = project()["requires-python"].removeprefix(">=")
     assert all(image.startswith(f"python:{version}.") for image in file.all("FROM"))
+
+
+def test_every_extra_that_steps_operators_is_in_the_image_of_a_worker() -> None:
+    workers = [file for file in _PYTHON if _name(file).startswith("worker")]
+    assert set(EXTRAS) <= {extra for file in workers for extra in _extras(file)}
 
 
 @pytest.mark.timeout(1200)
