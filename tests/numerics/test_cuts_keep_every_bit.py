@@ -15,6 +15,7 @@ from topologies.stages.conv import Conv2d
 from topologies.stages.dynamics import Neuron
 from topologies.stages.linear import Linear
 from topologies.stages.neuron import If, Lif
+from topologies.stages.pool import MaxPool, SumPool
 from workers.kernel import load_kernel
 
 BACKENDS = ["reference", "numpy", "numba", pytest.param("torch", marks=pytest.mark.torch)]
@@ -53,6 +54,16 @@ def conv(stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int,
     return with_neurons(LIF, (ValueType((2, 9, 6), 0, 1),), (stage,), (-1,))
 
 
+def pooled(pool: Stage, *, behind: bool = True) -> Operator:
+    """A convolution with its neurons, and a pool behind or before them."""
+    port = ValueType((2, 9, 6), 0, 1)
+    stage = Conv2d(integers(3, 2, 3, 3), bias(3), 6, "float32", padding=(1, 1))
+    if behind:
+        fired = with_neurons(LIF, (port,), (stage,), (-1,)).program
+        return Operator.of(Program((port,), (*fired.stages, pool), (*fired.reads, (1,))))
+    return with_neurons(LIF, (port,), (stage, pool), (-1,), (0,))
+
+
 def branches() -> Operator:
     """Two convolutions of different geometry, added up."""
     ports = (ValueType((2, 6, 5), 0, 1), ValueType((1, 12, 5), 0, 3))
@@ -82,6 +93,16 @@ CUTS = {
     "conv by runs of rows": (op, cut_groups(op, Capacity(neurons=op.output.n // 6))),
     "strided conv by rows": (op := conv((2, 3), (2, 1), (1, 1)), granules(op, op.output.shape[2])),
     "dilated conv by rows": (op := conv((1, 2), (2, 0), (3, 2)), granules(op, op.output.shape[2])),
+    "conv and pool by rows": (op := pooled(MaxPool((2, 2), (2, 2))), granules(op, 3)),
+    "conv and pool with gaps by rows": (op := pooled(SumPool((2, 3), (3, 2))), granules(op, 2)),
+    "conv and pool by runs of rows": (
+        op := pooled(SumPool((2, 2), (2, 2))),
+        cut_groups(op, Capacity(neurons=30)),
+    ),
+    "pool before neurons by rows": (
+        op := pooled(MaxPool((2, 2), (2, 2)), behind=False),
+        granules(op, 3),
+    ),
     "two branches by rows": (op := branches(), granules(op, op.output.shape[2])),
     "linear by rows": (op := linear(), granules(op, 1)),
     "linear by runs of rows": (op, cut_groups(op, Capacity(neurons=3))),

@@ -66,12 +66,30 @@ class _Pool(Stage):
         return height * width
 
     def slice(self, inputs: Sequence[ValueType], lo: int, hi: int) -> Slice:
-        """The channels of [lo, hi)."""
+        """The channels of [lo, hi), or some rows of one channel."""
         granule, n = self.granule(inputs), self.out_type(inputs).n
-        if lo % granule or hi % granule or not 0 <= lo < hi <= n:
-            raise StageError(f"A {self.kind} of {n} outputs has no slice [{lo}, {hi}).")
         plane = inputs[0].n // inputs[0].shape[0]
-        return Slice(self, ((lo // granule * plane, hi // granule * plane),))
+        if 0 <= lo < hi <= n and lo % granule == hi % granule == 0:
+            return Slice(self, ((lo // granule * plane, hi // granule * plane),))
+        channel, first = divmod(lo, granule)
+        rows = self._rows(inputs, first, hi - channel * granule)
+        if not 0 <= lo < hi <= n or rows is None:
+            raise StageError(f"A {self.kind} of {n} outputs has no slice [{lo}, {hi}).")
+        return Slice(self, ((channel * plane + rows[0], channel * plane + rows[1]),))
+
+    def _rows(self, inputs: Sequence[ValueType], lo: int, hi: int) -> tuple[int, int] | None:
+        """What the rows [lo, hi) of a channel's outputs read of that channel.
+
+        None where these are no rows, or where two rows read one value: the neurons before the pool
+        would belong to both.
+        """
+        _, height, width = self._shape(inputs)
+        apart = self.kernel[0] <= self.stride[0] and not self.padding[0]
+        if not apart or lo % width or hi % width or hi > height * width:
+            return None
+        wide = inputs[0].shape[2]
+        top, last = lo // width * self.stride[0], (hi // width - 1) * self.stride[0]
+        return top * wide, (last + self.kernel[0]) * wide
 
 
 def _geometry(params: Mapping[str, Any]) -> dict[str, Pair]:

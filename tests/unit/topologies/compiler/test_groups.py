@@ -82,13 +82,28 @@ def test_group_of_rows_has_the_synapses_of_its_own_outputs() -> None:
     assert sum(cost.n_neurons for cost in rows) == whole.n_neurons == 16
 
 
-def test_operator_with_a_pool_is_cut_between_channels_only() -> None:
+def pooled(kernel: int, stride: int, padding: int = 0) -> Program:
+    """A convolution of two channels of 4 x 4, its neurons, and a pool of these."""
     weight = np.ones((2, 1, 3, 3), np.int8)
     stage = Conv2d(weight, np.zeros(2, np.int64), 0, "float32", padding=(1, 1))
-    stages = (stage, If(), MaxPool((2, 2), (2, 2)))
-    program = Program((ValueType((1, 4, 4), 0, 1),), stages, ((-1,), (0,), (1,)))
+    stages = (stage, If(), MaxPool((kernel,) * 2, (stride,) * 2, (padding,) * 2))
+    return Program((ValueType((1, 4, 4), 0, 1),), stages, ((-1,), (0,), (1,)))
+
+
+def test_operator_with_a_pool_is_cut_between_the_rows_of_the_pool() -> None:
+    operator = Operator.of(pooled(2, 2))
+    groups = cut_groups(operator, Capacity(neurons=15))
+    assert [(g.lo, g.hi) for g in groups] == [(0, 2), (2, 4), (4, 6), (6, 8)]
+    assert [operator.program.slice(g.lo, g.hi).cost.n_neurons for g in groups] == [8] * 4
+    with pytest.raises(CapacityError, match=r"smallest group \(2 outputs\) needs 8 neurons"):
+        cut_groups(operator, Capacity(neurons=7))
+
+
+@pytest.mark.parametrize("pool", [(3, 1), (2, 2, 1)], ids=["overlapping", "padded"])
+def test_pool_whose_rows_share_neurons_is_cut_between_channels_only(pool: tuple[int, ...]) -> None:
+    program = pooled(*pool)
     assert program.row_granule() is None
-    with pytest.raises(CapacityError, match=r"smallest group \(4 outputs\) needs 16 neurons"):
+    with pytest.raises(CapacityError, match="needs 16 neurons"):
         cut_groups(Operator.of(program), Capacity(neurons=15))
 
 

@@ -50,6 +50,28 @@ def test_slice_reads_the_same_channels() -> None:
     assert pool.slice([value], 4, 12).reads == ((16, 48),)
 
 
+def test_slice_of_rows_reads_the_rows_under_them_and_none_between() -> None:
+    pool, value = MaxPool((2, 2), (3, 2)), ValueType((3, 9, 4), 0, 1)
+    # Outputs are 3 x 2 per channel; row r of them reads rows 3r and 3r + 1 of 4 values.
+    assert pool.slice([value], 6, 8).reads == ((36, 44),)
+    assert pool.slice([value], 8, 12).reads == ((48, 68),)
+
+
+@pytest.mark.parametrize(
+    ("pool", "lo", "hi"),
+    [
+        (MaxPool((3, 2), (2, 2)), 0, 2),
+        (MaxPool((2, 2), (2, 2), (1, 0)), 0, 2),
+        (MaxPool((2, 2), (2, 2)), 0, 1),
+        (MaxPool((2, 2), (2, 2)), 6, 10),
+    ],
+    ids=["rows overlap", "padding", "part of a row", "rows of two channels"],
+)
+def test_slice_that_is_no_rows_of_its_own_is_refused(pool: MaxPool, lo: int, hi: int) -> None:
+    with pytest.raises(StageError, match="has no slice"):
+        pool.slice([ValueType((3, 8, 4), 0, 1)], lo, hi)
+
+
 def test_padding_above_half_the_kernel_is_refused() -> None:
     with pytest.raises(StageError, match="half the kernel"):
         MaxPool((2, 2), (2, 2), (2, 2)).out_type([ValueType((3, 4, 4), 0, 1)])
