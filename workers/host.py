@@ -453,6 +453,7 @@ class Host:
         running = self._running.get(task)
         if running is not None and running.hosted is hosted:
             del self._running[task]
+            self._shelf.trim({(t.operator, t.group) for t in (*self._running, *self._starting)})
             self._past_counts.update(hosted.tenant.counts)
             self._assign()
 

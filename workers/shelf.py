@@ -97,6 +97,20 @@ class KernelShelf:
         for operator in [operator for operator in self._sizes if operator not in operators]:
             del self._sizes[operator]
 
+    def trim(self, running: Collection[tuple[str, int]]) -> None:
+        """Forget kernels, the oldest first, until no more than `warm_bytes` are kept.
+
+        Those of `running` synapse groups, (operator, group index), stay. The likely mistake: not to
+        call it when a task has ended here, so that a worker that many tasks pass through keeps all.
+        """
+        for key in list(self._kernels):
+            if self._warm_bytes is None or sum(self._sizes.values()) <= self._warm_bytes:
+                return
+            if (key[0], key[1].index) not in running:
+                del self._kernels[key]
+                if not any(operator == key[0] for operator, _ in self._kernels):
+                    self._sizes.pop(key[0], None)
+
     def _is_full(self) -> bool:
         return self._warm_bytes is not None and sum(self._sizes.values()) >= self._warm_bytes
 

@@ -93,6 +93,32 @@ async def test_operator_of_no_network_is_forgotten() -> None:
     assert [key in shelf for key in KEYS] == [True] + [False] * (len(KEYS) - 1)
 
 
+async def test_what_no_task_runs_any_more_is_forgotten_beyond_the_bytes_to_keep_warm() -> None:
+    shelf = _shelf(_Store(), warm_bytes=0)
+    for key in KEYS:
+        await shelf.get(*key)
+    shelf.trim({(KEYS[1][0], 0)})
+    assert [key in shelf for key in KEYS] == [False, True] + [False] * (len(KEYS) - 2)
+
+
+async def test_within_the_bytes_to_keep_warm_nothing_is_forgotten() -> None:
+    sizes = [len(OPERATORS[operator].to_bytes()) for operator, _ in KEYS]
+    for warm_bytes in (None, sum(sizes)):
+        shelf = _shelf(_Store(), warm_bytes)
+        for key in KEYS:
+            await shelf.get(*key)
+        shelf.trim(())
+        assert all(key in shelf for key in KEYS)
+
+
+async def test_operator_that_was_loaded_first_is_forgotten_first_and_only_until_it_fits() -> None:
+    shelf = _shelf(_Store(), sum(len(OPERATORS[operator].to_bytes()) for operator, _ in KEYS) - 1)
+    for key in KEYS:
+        await shelf.get(*key)
+    shelf.trim(())
+    assert [key in shelf for key in KEYS] == [False] + [True] * (len(KEYS) - 1)
+
+
 async def test_one_who_gives_up_waiting_takes_the_kernel_from_nobody() -> None:
     shelf = _shelf(_Store())
     impatient = asyncio.create_task(shelf.get(*KEYS[0]))
