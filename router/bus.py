@@ -23,6 +23,7 @@ __all__ = ["Bus", "BusError", "Place", "Polled", "set_fetch_wait"]
 _METADATA_MS: Final = 60_000
 _TOPIC_WAIT_S: Final = 10.0
 _HEADROOM: Final = 100_000  # bytes of a produce request beside its largest record
+_LOOK_UP_AGAIN_MS: Final = 10  # for the offsets of a topic whose leader is not known yet
 
 
 class BusError(SpikeRouterError, RuntimeError):
@@ -72,6 +73,15 @@ class Bus:
             request_timeout_ms=answer_ms,
             metadata_max_age_ms=_METADATA_MS,
         )
+        # A broker takes one request after the other of a connection, and a fetch may wait there.
+        self._prober = AIOKafkaConsumer(
+            **kafka,
+            group_id=None,
+            enable_auto_commit=False,
+            request_timeout_ms=answer_ms,
+            metadata_max_age_ms=_METADATA_MS,
+            retry_backoff_ms=_LOOK_UP_AGAIN_MS,
+        )
         self._assigned: set[TopicPartition] = set()
         self._pace = Pace(settings.fetch_max_wait_ms)
 
@@ -80,6 +90,7 @@ class Bus:
         try:
             await self._producer.start()
             await self._consumer.start()
+            await self._prober.start()
         except BaseException as error:
             await self.__aexit__(None, None, None)
             if isinstance(error, KafkaError):
@@ -96,7 +107,8 @@ class Bus:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await asyncio.gather(self._consumer.stop(), self._producer.stop(), return_exceptions=True)
+        clients = (self._prober, self._consumer, self._producer)
+        await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
 
     # ---- sending ------------------------------------------------------------------------------
 
@@ -135,7 +147,7 @@ class Bus:
             return {}
         try:
             first, last = await asyncio.gather(
-                self._consumer.beginning_offsets(wanted), self._consumer.end_offsets(wanted)
+                self._prober.beginning_offsets(wanted), self._prober.end_offsets(wanted)
             )
         except KafkaError as error:
             raise BusError(f"Kafka did not tell of its offsets: {error!r}.") from error

@@ -4,7 +4,7 @@ The embedded broker answers a fetch without data only when its wait is over, and
 meanwhile with the next one. A short wait costs many fetches, a long one delays what comes. Where
 records come in a rhythm, sixteen fetches from one to the next are enough: the delay is a
 thirty-second of the rhythm, and rare groups of many records do not cost more fetches than frequent
-groups of few. Real brokers answer at once, so a longer wait is free there.
+groups of few. Real brokers answer at once, and the wait is long as it is: there it stays.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ __all__ = ["Pace"]
 
 _FETCHES: Final = 16  # from one group of records to the next
 _SHORTEST: Final = 0.5  # times the wait without a rhythm
-_LONGEST: Final = 4  # the same
+_LONGEST_MS: Final = 8
 _SMOOTH: Final = 0.2
 _IDLE: Final = 8.0  # after so many gaps without a record the rhythm is over
 
@@ -44,4 +44,4 @@ class Pace:
             self._gap_ms, self._last = 0.0, None
             return self._idle_ms
         best = int(self._gap_ms / _FETCHES)
-        return min(max(best, self._shortest_ms), _LONGEST * self._idle_ms)
+        return min(max(best, self._shortest_ms), max(_LONGEST_MS, self._idle_ms))

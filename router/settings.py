@@ -110,11 +110,13 @@ class Settings(BaseSettings):
         description="Partitions of every topic, the unit of data parallelism; fixed within an era.",
     )
     fetch_max_wait_ms: int = Field(
-        default=100,
+        default=20,
         ge=0,
         description=(
             "Longest wait of a fetch with nothing to read, in ms. A real broker answers as soon as "
-            "there is data; the embedded one only when the wait is over, so there it is 2."
+            "there is data, but takes no other request of that connection meanwhile: a task that is "
+            "claimed waits so long. The embedded one answers only when the wait is over: there it "
+            "is 2."
         ),
     )
     fetch_max_bytes: int = Field(

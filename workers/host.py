@@ -55,7 +55,7 @@ from workers.tenant import Feed, Halt, Limits, Tenant
 
 __all__ = ["Host", "HostError"]
 
-_POLL_MS: Final = 200
+_POLL_MS: Final = 20  # a task that is claimed waits so long for its first records
 _RETRY_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
@@ -490,7 +490,7 @@ class Host:
                 self._seek()
             self._bus.pause(self._paused())
             try:
-                polled = await self._bus.poll(_POLL_MS if self._readers else 20)
+                polled = await self._bus.poll(_POLL_MS)
             except BusError as error:
                 _log.warning("%s", error)
                 await asyncio.sleep(_RETRY_S)
