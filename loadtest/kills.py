@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from loadtest.demo import Kill, kill_holder, load_digits, run_to_report
-from loadtest.recovery import Observer, middle_operator
+from loadtest.recovery import Observer, Recovery, middle_operator
 from loadtest.traffic import Traffic
 from loadtest.undisturbed import run_streams
 from router.client import Publisher, ResultReader
@@ -45,6 +45,9 @@ _ROWS: Final = (
     ("first_output_ms", "first correct output of input sent after the kill"),
     ("caught_up_ms", "all its tasks caught up"),
     ("from_detection_ms", "from detection to caught up, each task"),
+    ("claim_ms", "- until a worker has claimed it"),
+    ("restore_ms", "- until it has operator, checkpoint and place in the logs"),
+    ("replay_ms", "- until it has applied all that lay in the logs"),
     ("others_free_ms", "tasks elsewhere without an owner, the longest time"),
 )
 
@@ -53,9 +56,10 @@ _ROWS: Final = (
 class Round:
     """One kill; times in ms since the kill, the latest of its tasks.
 
-    `from_detection_ms` is from the end of a task's lease until it had caught up. `others_free_ms`
-    is the longest time that a task of another worker was seen without an owner, `wrong` the number
-    of streams with another output than an undisturbed run.
+    `from_detection_ms` is from the end of a task's lease until it had caught up; `claim_ms`,
+    `restore_ms` and `replay_ms` are its parts where it took longest. `others_free_ms` is
+    the longest time that a task of another worker was seen without an owner, `wrong` the number of
+    streams with another output than an undisturbed run.
     """
 
     n_tasks: int
@@ -63,6 +67,9 @@ class Round:
     first_output_ms: float
     caught_up_ms: float
     from_detection_ms: float
+    claim_ms: float
+    restore_ms: float
+    replay_ms: float
     others_free_ms: float
     wrong: int
 
@@ -117,18 +124,23 @@ class _Bench:
             f is not None and f.tobytes() == wanted.tobytes()
             for f, wanted in zip(found, self.expected, strict=True)
         )  # fmt: skip
-        ends = [r.claimed - r.idle_ms for r in recoveries]
+        slowest = max(recoveries, key=_from_detection).phases(kill.at)
         return Round(
             n_tasks=len(kill.tasks),
-            detected_ms=max(ends) - kill.at,
+            detected_ms=max(r.phases(kill.at)["detect"] for r in recoveries),
             first_output_ms=1000 * traffic.arrivals[n_sent] + ahead - kill.at,
             caught_up_ms=max(r.caught_up for r in recoveries) - kill.at,
-            from_detection_ms=max(
-                r.caught_up - end for r, end in zip(recoveries, ends, strict=True)
-            ),
+            from_detection_ms=slowest["caught_up"] - slowest["detect"],
+            claim_ms=slowest["claim"],
+            restore_ms=slowest["restore"],
+            replay_ms=slowest["replay"],
             others_free_ms=others_free_ms,
             wrong=len(self.expected) - sum(same),
         )
+
+
+def _from_detection(recovery: Recovery) -> float:
+    return recovery.caught_up - (recovery.claimed - recovery.idle_ms)
 
 
 async def _watch_others(observer: Observer, kill: Kill, until: "asyncio.Task[object]") -> float:
