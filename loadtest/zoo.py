@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from loadtest.demo import run_to_report
-from loadtest.zoo_trials import Trial, load_trial, records
+from loadtest.zoo_trials import load_trial, records
 from router.client import Deadline, Publisher, ResultReader
 from router.settings import Settings
 from router.supervisor import Stack, StackOptions
@@ -28,6 +28,7 @@ from topologies.compiled import CompiledNetwork
 from topologies.compiler import compile_network
 from topologies.loader import load_network, zoo_entry, zoo_networks
 from topologies.stages.base import Array
+from topologies.trials import Trial
 from topologies.zoo.entry import Entry
 
 __all__ = ["Row", "eval_command", "list_command", "serve"]

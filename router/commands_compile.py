@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-from safetensors.numpy import load_file
 
 from router.profile_report import bits_for, bits_table, check_fit, nodes_table
 from router.tables import text_table
@@ -20,9 +19,10 @@ from topologies.compiler.quantise import Bits
 from topologies.compiler.report import Report, make_report, not_portable
 from topologies.compiler.saturation import Saturation
 from topologies.errors import SpikeRouterError
-from topologies.loader import images_of, load_network
+from topologies.loader import load_network, load_samples, samples_of
 from topologies.profiles import Profile, find_profile
-from topologies.stages.base import Array, ValueType
+from topologies.stages.base import ValueType
+from topologies.trials import Trial, trial_of
 
 __all__ = ["CompileCommandError", "Drawing", "GranularityChoice", "compile_command"]
 
@@ -69,8 +69,9 @@ def compile_command(
     samples: Annotated[
         Path | None,
         typer.Option(
-            help="A safetensors file with `images` and perhaps `labels` to compare on; by default "
-            "test_images.safetensors beside the network file, if it is there, or of the zoo."
+            help="A safetensors file with `images` or `sequences`, and perhaps `labels`, "
+            "to compare on; by default test_images.safetensors beside the network file, or those "
+            "of the zoo."
         ),
     ] = None,
     partitions: Annotated[int, typer.Option(help="Partitions, to count tasks.", min=1)] = 1,
@@ -91,12 +92,12 @@ def compile_command(
     if draw is not None:
         typer.echo(draw_svg(compiled) if draw is Drawing.svg else draw_text(compiled), nl=False)
         return
-    images, labels = _samples(samples or images_of(network))
+    trial = _trial(samples or samples_of(network), compiled)
     console = Console()
     console.print(_heading(compiled))
     console.print(_operators(compiled))
     console.print(_groups(compiled))
-    report = make_report(authored, compilation, images, labels)
+    report = make_report(authored, compilation, trial)
     console.print(_weights(report))
     console.print(_plan(make_plan(compiled, partitions), partitions))
     if report.agreement is not None:
@@ -105,8 +106,8 @@ def compile_command(
         console.print(_saturation(saturation))
     if node is not None:
         console.print(text_table("Nodes, and the most that one needs", nodes_table(compiled, node)))
-        if images is not None:
-            rows = bits_table(authored, node, granularity.value, images, labels)
+        if trial is not None:
+            rows = bits_table(authored, node, granularity.value, trial)
             console.print(text_table("Bits per weight", rows))
 
 
@@ -131,15 +132,12 @@ def _bits(text: str) -> Bits:
     return int(text)
 
 
-def _samples(path: Path | None) -> tuple[Array | None, Array | None]:
+def _trial(path: Path | None, network: CompiledNetwork) -> Trial | None:
     if path is None:
-        return None, None
+        return None
     if not path.is_file():
         raise CompileCommandError(f"--samples {path}: there is no such file.")
-    arrays = load_file(path)
-    if "images" not in arrays:
-        raise CompileCommandError(f"--samples {path}: it has no array 'images'.")
-    return arrays["images"], arrays.get("labels")
+    return trial_of(load_samples(path), network.input)
 
 
 def _heading(network: CompiledNetwork) -> str:

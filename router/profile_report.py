@@ -9,7 +9,7 @@ from topologies.compiler.quantise import Bits
 from topologies.compiler.report import make_report
 from topologies.model import Network
 from topologies.profiles import LIMITS, Profile, ProfileError, misfits, operator_needs
-from topologies.stages.base import Array
+from topologies.trials import Trial
 
 __all__ = ["bits_for", "bits_table", "check_fit", "nodes_table"]
 
@@ -51,21 +51,18 @@ def bits_table(
     network: Network,
     profile: Profile,
     granularity: Granularity,
-    samples: Array,
-    labels: Array | None,
+    trial: Trial,
 ) -> list[tuple[str, ...]]:
     """Agreement and accuracy at the node's weight bits, and at 8 and 4."""
     heads = ("bits", "same class", "accuracy")
     choices = dict.fromkeys((bits_for(profile, "auto"), *_COMPARED))
-    rows = ((str(b), *_figures(network, b, granularity, samples, labels)) for b in choices)
+    rows = ((str(b), *_figures(network, b, granularity, trial)) for b in choices)
     return [heads, *rows]
 
 
-def _figures(
-    network: Network, bits: Bits, granularity: Granularity, samples: Array, labels: Array | None
-) -> Sequence[str]:
+def _figures(network: Network, bits: Bits, granularity: Granularity, trial: Trial) -> Sequence[str]:
     compilation = compile_with_errors(network, granularity=granularity, bits=bits)
-    found = make_report(network, compilation, samples, labels).agreement
+    found = make_report(network, compilation, trial).agreement
     if found is None:
         return "", ""
     after = found.accuracy_after

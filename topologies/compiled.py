@@ -17,7 +17,7 @@ from topologies.manifest import (
 )
 from topologies.operators import Operator, OperatorKind
 from topologies.program import Program
-from topologies.reference import run_reference, run_reference_nodes
+from topologies.reference import run_reference, run_reference_nodes, run_streams
 from topologies.stages.base import ValueType
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "node_id",
     "run_reference",
     "run_reference_nodes",
+    "run_streams",
 ]

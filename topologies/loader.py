@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -23,8 +24,9 @@ __all__ = [
     "NetworkNotFound",
     "family_of",
     "find_network",
-    "images_of",
     "load_network",
+    "load_samples",
+    "samples_of",
     "zoo_entry",
     "zoo_networks",
 ]
@@ -102,15 +104,23 @@ def load_network(name: str | Path) -> Network:
     return _read(find_network(str(name))) if built is None else built(load_network)
 
 
-def images_of(name: str) -> Path | None:
-    """The test images that come with a network, in its own folder or in another of the zoo."""
+def load_samples(path: Path) -> dict[str, Array]:
+    """The arrays of a file of samples: safetensors, or npz. See `topologies.trials`."""
+    if path.suffix != ".npz":
+        return load_file(path)
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def samples_of(name: str) -> Path | None:
+    """The test samples that come with a network: of the zoo, or images in its own folder."""
     if name.replace("-", "_") in FULL_SIZE:
         return None
     folder = find_network(name).parent
-    images = folder / _IMAGES
+    samples = folder / _IMAGES
     if folder.parent == _zoo():
-        images = zoo_entry(folder.name).samples
-    return images if images.name == _IMAGES and images.is_file() else None
+        samples = zoo_entry(folder.name).samples
+    return samples if samples.is_file() else None
 
 
 def family_of(name: str) -> str | None:

@@ -6,21 +6,19 @@ the same reference. "After" has the bits that were asked for.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from topologies.compiled import CompiledNetwork, run_reference
+from topologies.compiled import CompiledNetwork
 from topologies.compiler.compile import Compilation, compile_network
 from topologies.compiler.quantise import WeightError
 from topologies.compiler.saturation import Saturation, counting, saturations
 from topologies.model import Network, NetworkError
-from topologies.stages.base import Array
+from topologies.trials import Trial
 
-__all__ = ["Agreement", "Report", "classes_of", "make_report", "not_portable"]
+__all__ = ["Agreement", "Report", "make_report", "not_portable"]
 
 _EXACT_BITS = (31, 27, 24, 21, 18, 16)
-_BATCH = 32  # streams that run at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +63,22 @@ def not_portable(network: CompiledNetwork) -> str:
 def make_report(
     network: Network,
     compilation: Compilation,
-    samples: Array | None = None,
-    labels: Array | None = None,
+    trial: Trial | None = None,
 ) -> Report:
-    """The report of a compilation of `network`.
-
-    `samples` are as `run_reference` takes them, (B, ...); `labels` are integers (B,).
-    """
+    """The report of a compilation of `network`, which is tried with the samples of `trial`."""
     errors, stages = compilation.quantised.errors, compilation.quantised.stages
-    if samples is None:
+    if trial is None:
         return Report(errors, None, saturations(stages, {}))
     counted, counts = counting(compilation.network)
-    before, after = _results(_exact(network), samples), _results(counted, samples)
-    old, new = classes_of(before), classes_of(after)
+    before, after = trial.run(_exact(network)), trial.run(counted)
+    n_classes = compilation.network.outputs.shape[0]
+    old, new = trial.classes(before, n_classes), trial.classes(after, n_classes)
+    labels = trial.labels
     same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
     return Report(
         errors,
         Agreement(
-            n_samples=len(samples),
+            n_samples=trial.n_samples,
             agreement=float(np.mean(old == new)),
             identical=float(np.mean(same)),
             accuracy_before=None if labels is None else float(np.mean(old == labels)),
@@ -100,15 +96,3 @@ def _exact(network: Network) -> CompiledNetwork:
         except NetworkError:
             continue
     return compile_network(network, bits=_EXACT_BITS[-1])
-
-
-def _results(network: CompiledNetwork, samples: Array) -> list[Array]:
-    results: list[Array] = []
-    for start in range(0, len(samples), _BATCH):
-        results.extend(run_reference(network, samples[start : start + _BATCH]))
-    return results
-
-
-def classes_of(results: list[Array]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The class of each stream: the lowest index of the maximum of its last emission."""
-    return np.array([int(np.argmax(result[-1])) for result in results], np.int64)

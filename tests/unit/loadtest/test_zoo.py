@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 import loadtest.zoo as command
 from loadtest.undisturbed import run_streams
-from loadtest.zoo_trials import Trial, TrialError, load_trial, records
+from loadtest.zoo_trials import load_trial, records
 from router.payload import unpack
 from router.records import SPIKES
 from topologies.compiled import CompiledNetwork
@@ -18,6 +18,7 @@ from topologies.compiler import compile_network
 from topologies.loader import NetworkNotFound, load_network, zoo_entry
 from topologies.model import Input, Layer, Network, Output, Source
 from topologies.stages.base import Array
+from topologies.trials import Trial, TrialError
 
 Run = Callable[..., Result]
 

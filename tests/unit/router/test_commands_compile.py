@@ -87,6 +87,15 @@ def test_profile_cuts_what_runs_on_nodes_and_leaves_a_large_readout_to_their_hos
     assert done.exit_code == 0, done.output
     rows = [line.split() for line in done.output.splitlines()]
     assert ["fc1", "graph1", "lif", "32"] in [row[:4] for row in rows]
+    assert "1000 samples" in done.output
+
+
+def test_profile_reports_what_bits_cost_on_sequences_of_any_length(run: Run) -> None:
+    output = run("srnn_vowels", "--profile", "loihi2-core").output
+    assert "370 samples" in output
+    rows = {row[0]: row for row in map(str.split, output.splitlines()) if len(row) == 3}
+    coarse, fine = (float(rows[bits][2].rstrip("%")) for bits in ("4", "8"))
+    assert coarse < fine <= 100.0
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,24 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from topologies.compiler import compile_with_errors
-from topologies.compiler.report import classes_of, make_report
+from topologies.compiler import compile_network, compile_with_errors
+from topologies.compiler.report import make_report
 from topologies.layers import layer_class
 from topologies.model import Layer, Network
 from topologies.random_networks import random_inputs, random_network
+from topologies.trials import Trial, trial_of
 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
     return random_network(8)
+
+
+def trial(network: Network, n: int) -> Trial:
+    return trial_of({"images": random_inputs(network, n, 0)}, compile_network(network).input)
 
 
 def test_report_without_samples_has_the_errors_of_all_weights(network: Network) -> None:
@@ -30,8 +36,7 @@ def test_coarse_weights_have_larger_errors_than_fine_ones(network: Network) -> N
 
 
 def test_many_bits_agree_on_all_samples(network: Network) -> None:
-    samples = random_inputs(network, 8, 0)
-    report = make_report(network, compile_with_errors(network, bits=31), samples)
+    report = make_report(network, compile_with_errors(network, bits=31), trial(network, 8))
     assert report.agreement is not None
     assert report.agreement.agreement == 1.0
     assert report.agreement.identical == 1.0
@@ -39,16 +44,11 @@ def test_many_bits_agree_on_all_samples(network: Network) -> None:
 
 
 def test_two_bits_do_not_keep_every_result(network: Network) -> None:
-    samples = random_inputs(network, 8, 0)
-    labels = np.zeros(8, np.int64)
-    report = make_report(network, compile_with_errors(network, bits=2), samples, labels)
+    labelled = replace(trial(network, 8), labels=np.zeros((8, 1), np.int64))
+    report = make_report(network, compile_with_errors(network, bits=2), labelled)
     assert report.agreement is not None
     assert report.agreement.identical < 1.0
     assert report.agreement.accuracy_before is not None
-
-
-def test_class_is_the_lowest_index_of_the_last_maximum() -> None:
-    assert classes_of([np.array([[9, 0, 0], [1, 5, 5]])]).tolist() == [1]
 
 
 def test_synapses_in_a_row_are_compared_at_as_many_bits_as_have_exact_sums(
@@ -60,6 +60,6 @@ def test_synapses_in_a_row_are_compared_at_as_many_bits_as_have_exact_sums(
         make_layer("two", "linear", "one", weight=weight),
         make_layer("three", "linear", "two", weight=weight),
     )
-    report = make_report(network, compile_with_errors(network), random_inputs(network, 4, 0))
+    report = make_report(network, compile_with_errors(network), trial(network, 4))
     assert report.agreement is not None
     assert report.agreement.n_samples == 4

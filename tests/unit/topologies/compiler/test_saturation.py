@@ -7,6 +7,7 @@ from topologies.compiler import compile_with_errors
 from topologies.compiler.report import make_report
 from topologies.compiler.saturation import Saturation, counting
 from topologies.model import Layer, Network
+from topologies.trials import Trial
 
 Make = Callable[..., Network]
 MakeLayer = Callable[..., Layer]
@@ -39,7 +40,7 @@ def test_values_that_are_cut_off_on_samples_are_counted(
     network = chain(make_network, make_layer, 3)
     samples = np.zeros((1, 4, 4), np.int64)
     samples[0, :2] = [3, 4, 2, 5]  # of 3, 4, 4 and 2.5, two are above 3
-    report = make_report(network, compile_with_errors(network), samples)
+    report = make_report(network, compile_with_errors(network), Trial(tuple(samples)))
     assert report.saturating == (Saturation("x", -3, 3, 0, n_values=16, n_saturated=4),)
 
 
