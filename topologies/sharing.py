@@ -117,12 +117,14 @@ def class_of(summary: Summary, level: Level) -> str:
     """The class of an operator: equal for two operators if and only if they are equal there."""
     if level == "exact":
         return summary.id
+    # A stage may hide others in it (`loop`), but not what a worker must have for them.
+    kind = "+".join((summary.kind, *summary.extras))
     if level == "kind":
-        return f"{summary.kind}: {' '.join(summary.stages)}"
+        return f"{kind}: {' '.join(summary.stages)}"
     cost = summary.cost
     shapes = [list(port.shape) for port in summary.ports]
     counts = [cost.n_neurons, cost.n_synapses, cost.macs_per_step, cost.state_bytes]
-    content = [summary.kind, list(summary.stages), shapes, list(summary.output.shape), counts]
+    content = [kind, list(summary.stages), shapes, list(summary.output.shape), counts]
     return digest(canonical_json(content).encode("ascii"))
 
 

@@ -53,6 +53,15 @@ def test_other_shapes_of_the_same_stages_have_the_same_kind(compiled: Compiled) 
     assert counts(compiled("a", EYE), compiled("b", WIDE)) == [6, 5, 5, 3]
 
 
+def test_operators_that_need_another_extra_are_of_another_kind(compiled: Compiled) -> None:
+    """Even if their stages have one name: a `loop` hides what is in it."""
+    network = compiled("a", EYE)
+    plain = next(s for s in network.summaries.values() if s.kind == "synaptic")
+    foreign = replace(plain, extras=("brian2",))
+    assert class_of(plain, "kind") != class_of(foreign, "kind")
+    assert class_of(plain, "signature") != class_of(foreign, "signature")
+
+
 def test_levels_are_nested(compiled: Compiled) -> None:
     networks = [compiled("a", EYE, EYE / 2), compiled("b", EYE / 4, WIDE)]
     summaries = [s for n in networks for s in n.summaries.values()]
