@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias, get_args
 from topologies.artifact import canonical_json, digest
 from topologies.compiled import CompiledNetwork, Summary
 from topologies.errors import SpikeRouterError
+from topologies.stages.base import Json
 
 __all__ = [
     "LEVELS",
@@ -124,7 +125,7 @@ def class_of(summary: Summary, level: Level) -> str:
     cost = summary.cost
     shapes = [list(port.shape) for port in summary.ports]
     counts = [cost.n_neurons, cost.n_synapses, cost.macs_per_step, cost.state_bytes]
-    content = [kind, list(summary.stages), shapes, list(summary.output.shape), counts]
+    content: Json = [kind, list(summary.stages), shapes, list(summary.output.shape), counts]
     return digest(canonical_json(content).encode("ascii"))
 
 
