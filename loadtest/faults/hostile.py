@@ -7,7 +7,9 @@ concerns no stream.
 """
 
 import asyncio
+import math
 import random
+import struct
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +29,7 @@ __all__ = ["Hostile", "poison_frames", "poison_records"]
 _REPEATED: Final = 40  # records of one topic and partition
 _WAIT_MS: Final = 1000
 _NOBODY: Final = "f" * 32
+_NANS: Final = struct.pack("<64f", *[math.nan] * 64)  # a sample of digits, were they numbers
 
 
 class Hostile:
@@ -140,6 +143,8 @@ def poison_records(number: int) -> tuple[tuple[bytes | None, bytes], ...]:
         (name, pack({"v": 9, "k": "data"})),
         (name, pack({"v": 1, "k": "data", "shape": [2**31, 2**31], "dtype": "float32",
                      "payload": b""})),
+        (name, pack({"v": 1, "k": "data", "end": True, "shape": [8, 8], "dtype": "float32",
+                     "payload": _NANS})),
         (name, pack({"v": 1, "k": "data", "end": True, "networks": ["../../etc/passwd"]})),
         (b"\xff\xfe", pack({"v": 1, "k": "data", "end": True})),
         (None, b"\x81" * 4000),

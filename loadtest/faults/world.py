@@ -142,8 +142,12 @@ class World:
 
     # ---- workers ------------------------------------------------------------------------------
 
-    async def start_worker(self, name: str, *, release: str | None = None) -> Child:
-        """Start a worker, with proxies before its servers and a clock of its own."""
+    async def start_worker(
+        self, name: str, *, release: str | None = None, **changes: object
+    ) -> Child:
+        """Start a worker, with proxies before its servers, a clock of its own, and some of its
+        settings changed.
+        """
         store = await self._store_proxy(name)
         if name not in self._broker_proxies:
             self._broker_proxies[name] = {
@@ -156,7 +160,7 @@ class World:
             release=self._release if release is None else release, deadly=self._deadly,
         )  # fmt: skip
         redis = f"redis://{store.address}/0"
-        return self.stack.start_worker(name, command=command, redis=redis)
+        return self.stack.start_worker(name, command=command, redis=redis, **changes)
 
     def extra_name(self) -> str:
         """A name that no worker has had."""

@@ -41,9 +41,10 @@ class Served:
         result = await self.reader.result(name, timeout_s, network=network)
         return tuple(map(digest_of_values, result.values))
 
-    async def first_emission(self, name: str, network: str) -> None:
-        """Wait until the stream has come through the whole network once."""
-        async for _ in self.reader.results(name, None, network=network):
+    async def until_emitted(self, name: str, network: str, index: int = 0) -> None:
+        """Wait until window `index` of the stream has come through the whole network."""
+        async for emission in self.reader.results(name, None, network=network, start=index):
+            assert emission.index == index
             return
 
     async def letters(self, topic: str, n: int) -> list[DeadLetter]:

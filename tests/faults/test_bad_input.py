@@ -84,7 +84,7 @@ async def test_a_window_that_cannot_be_computed_ends_its_stream_by_name(
 ) -> None:
     content = served.contents.walks[0]
     await served.send("neighbour", content, 0, 5)
-    await served.first_emission("neighbour", DIGITS)
+    await served.until_emitted("neighbour", DIGITS)
     network = served.contents.networks[DIGITS]
     ingest = network.nodes[network.input.node]
     batch = Batch(

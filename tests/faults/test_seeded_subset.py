@@ -15,6 +15,10 @@ from router.settings import Settings
 pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
 _SEED = int(os.environ.get("SEED", "2026"))
+_SEEN = (
+    "duplicates_dropped_total", "windows_replayed_total", "poison_frames_total",
+    "dead_letters_total",
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -28,6 +32,8 @@ async def test_no_mix_of_faults_loses_doubles_or_changes_anything(contents: Cont
     _log.warning("%s", as_text(summary))
     assert summary.findings == []
     assert set(summary.faults) == set(EMBEDDED)
+    assert {name for name in _SEEN if not summary.counts[name]} == set(), "faults without effect"
+    assert summary.n_repeats > 0
 
 
 _AT_BROKERS = (

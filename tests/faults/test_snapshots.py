@@ -46,19 +46,13 @@ async def _damage(served: Served, data: bytes, *, both: bool) -> None:
     async with Redis.from_url(served.world.settings.redis, decode_responses=True) as client:
         for i in range(_SENT):
             await served.send("hurt", content, i, i + 1)
-            await _until_emitted(served, "hurt", i)
+            await served.until_emitted("hurt", DIGITS, i)
         while not all(previous for _, previous in await _blobs(client, task)):
             pass
         await _kill_owner_of(served, task)
         (keys,) = await _blobs(client, task)
         for key in keys[: 1 + both]:
             assert await client.set(key, data, xx=True, keepttl=True)
-
-
-async def _until_emitted(served: Served, name: str, index: int) -> None:
-    async for emission in served.reader.results(name, 30.0, network=DIGITS, start=index):
-        assert emission.index == index
-        return
 
 
 @pytest.mark.parametrize("data", [b"damaged", seal_next([1, 2, 3])], ids=["torn", "foreign"])

@@ -43,9 +43,7 @@ async def test_owners_who_outlive_the_stores_data_write_it_anew_and_begin_nothin
 ) -> None:
     content, world = served.contents.walks[0], served.world
     await served.send("open", content, 0, 20)
-    async for emission in served.reader.results("open", 30.0, network=DIGITS):
-        if emission.index == 19:
-            break
+    await served.until_emitted("open", DIGITS, 19)
     world.redis.primary.kill()
     world.redis.primary.wipe()
     await world.redis.primary.start()

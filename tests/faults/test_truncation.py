@@ -21,7 +21,7 @@ async def test_streams_end_by_name_when_their_input_was_truncated_while_no_worke
     n = len(content.samples)
     await served.send("cut", content, 0, 5)
     await served.send("elsewhere", other, 0, 5)
-    await served.first_emission("cut", DIGITS)
+    await served.until_emitted("cut", DIGITS)
     for name in list(served.world.stack.workers):
         await served.world.stack.stop_worker(name)
     await served.send("cut", content, 5, 8)

@@ -1,6 +1,7 @@
-"""A rolling upgrade to a release with other wire and snapshot formats, and back, under load."""
+"""A rolling upgrade to other wire and snapshot formats, and back, under load and amid faults."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import Iterator
 
@@ -12,7 +13,10 @@ from loadtest.faults import watch
 from loadtest.faults.checkers import judge
 from loadtest.faults.contents import Contents
 from loadtest.faults.history import History
+from loadtest.faults.hostile import Hostile
+from loadtest.faults.nemeses import NEMESES
 from loadtest.faults.releases import RELEASES, decode_either
+from loadtest.faults.schedule import draw
 from loadtest.faults.watch import Tap
 from loadtest.faults.workload import Pace, Workload
 from loadtest.faults.world import World
@@ -25,6 +29,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.serial]
 _STEPS = (*RELEASES, RELEASES[0], "")
 """Workers of this release are followed by ones that read both formats, by ones that write the new
 formats too, and back again."""
+_MEANWHILE = (
+    "kill-worker", "pause-worker", "cut-broker", "hang-broker", "cut-store", "flush-scripts",
+    "repeat-frames",
+)  # fmt: skip
+_SEED = int(os.environ.get("SEED", "2026"))
 
 
 @pytest.fixture
@@ -49,6 +58,15 @@ async def _replace_all(world: World, release: str, names: Iterator[str]) -> None
         await world.stack.wait_ready()
 
 
+async def _disturb(world: World, hostile: Hostile, over: asyncio.Event) -> None:
+    """One fault after the other, each healed before the next one comes, until it is over."""
+    for fault in draw(_SEED, 1000, gap_s=1.0, kinds=_MEANWHILE):
+        if over.is_set():
+            return
+        await NEMESES[fault.kind](world, hostile, fault)
+        await world.stack.wait_ready()
+
+
 async def _committed_to_the_end(world: World) -> None:
     """What lies in the topics now will not be read again: the former release may be forgotten.
 
@@ -70,24 +88,31 @@ async def _committed_to_the_end(world: World) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("clients_read_both")
-async def test_an_upgrade_and_its_rollback_lose_nothing_and_change_no_bit(
+async def test_an_upgrade_and_its_rollback_amid_faults_lose_nothing_and_change_no_bit(
     contents: Contents,
 ) -> None:
     settings = Settings.load(partitions=1, log_level="WARNING")
     history = History(expected=contents.expected)
     async with serving(contents, settings, n_workers=2, gateway=False) as served:
         workload = Workload(
-            contents, history, served.publisher, served.reader, "", Pace(6.0, 2, 6.0), seed=1,
+            contents, history, served.publisher, served.reader, "", Pace(6.0, 2, 6.0), seed=_SEED,
             prefix=secrets.token_hex(3),
         )  # fmt: skip
         tap = Tap(served.world.settings, list(contents.networks), history)
-        async with asyncio.TaskGroup() as group:
+        async with (
+            Hostile(served.world.settings, list(contents.networks.values())) as hostile,
+            asyncio.TaskGroup() as group,
+        ):
             tapping = group.create_task(tap.run())
             running = group.create_task(workload.run())
+            over = asyncio.Event()
+            disturbing = group.create_task(_disturb(served.world, hostile, over))
             names = _names()
             for release in _STEPS:
                 await _replace_all(served.world, release, names)
                 await _committed_to_the_end(served.world)
+            over.set()
+            await disturbing
             workload.stop()
             await running
             tapping.cancel()
