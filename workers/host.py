@@ -19,7 +19,7 @@ from typing import Any, Final
 from router.artifacts import ArtifactCache, open_artifacts
 from router.bus import Bus, BusError, Place, Polled
 from router.deploy import group_cost, load_networks
-from router.kinds import installed_extras, operator_kind, task_kind, with_extras
+from router.kinds import installed_extras, operator_kind, with_extras
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import Claimed, Info, TaskId
@@ -48,7 +48,7 @@ from workers.pool import FairPool
 from workers.reading import LogReplacedError, Record
 from workers.shelf import KernelShelf
 from workers.snapshot import NEWEST, Stored
-from workers.spec import TaskSpec, ingest_spec, task_spec
+from workers.spec import TaskSpec, ingest_spec, kernels_wanted, task_spec
 from workers.task import Task
 from workers.tenancy import TenancyLostError, stored_of
 from workers.tenant import Feed, Halt, Limits, Tenant
@@ -371,16 +371,10 @@ class Host:
                 _log.warning("operators do not get warm: %s", error)
 
     def _hostable(self) -> list[tuple[str, Group]]:
-        """Synapse groups that fit this worker, each once."""
-        capacity = self._settings.capacity
-        found = {
-            (operator, group): group_cost(summary, group)
-            for network in self._networks.values()
-            for operator, summary in network.summaries.items()
-            if summary.kind != "ingest" and task_kind(summary.kind, summary.extras) in self._kinds
-            for group in network.groups[operator]
-        }
-        return [key for key, cost in found.items() if capacity is None or cost <= capacity]
+        """Synapse groups that this worker may need a kernel for, each once."""
+        most, on_nodes = self._settings.capacity, bool(self._settings.device)
+        found = kernels_wanted(self._networks.values(), self._kinds, on_nodes=on_nodes)
+        return [k for k, s in found.items() if most is None or group_cost(s, k[1]) <= most]
 
     def _limits(self, claimed: Claimed) -> Limits:
         settings = self._settings

@@ -3,14 +3,23 @@
 Derived from the manifests of all deployed networks, purely, so that every worker derives the same.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from router.kinds import task_kind
 from router.topics import in_topic, out_topic, spikes_topic
-from topologies.compiled import CompiledNetwork, Group, InputSpec, Node, ValueType
+from topologies.compiled import CompiledNetwork, Group, InputSpec, Node, Summary, ValueType
 
-__all__ = ["IngestSpec", "Place", "Source", "TaskSpec", "ingest_spec", "task_spec"]
+__all__ = [
+    "IngestSpec",
+    "Place",
+    "Source",
+    "TaskSpec",
+    "ingest_spec",
+    "kernels_wanted",
+    "task_spec",
+]
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,23 @@ def ingest_spec(
         known_networks=frozenset(networks) | frozenset(removed),
         step_bytes=max(map(_step_bytes, outputs)),
     )
+
+
+def kernels_wanted(
+    networks: Iterable[CompiledNetwork], kinds: Collection[str], *, on_nodes: bool
+) -> dict[tuple[str, Group], Summary]:
+    """Synapse groups of these kinds of task that a worker needs a kernel for, if it gets them.
+
+    Ingest has none, nor has what is computed `on_nodes` of a device.
+    """
+    without = {"ingest", "synaptic"} if on_nodes else {"ingest"}
+    return {
+        (operator, group): summary
+        for network in networks
+        for operator, summary in network.summaries.items()
+        if summary.kind not in without and task_kind(summary.kind, summary.extras) in kinds
+        for group in network.groups[operator]
+    }
 
 
 def _step_bytes(output: ValueType) -> int:
