@@ -114,9 +114,9 @@ class Settings(BaseSettings):
         ge=0,
         description=(
             "Longest wait of a fetch with nothing to read, in ms. A real broker answers as soon as "
-            "there is data, but takes no other request of that connection meanwhile: a task that is "
-            "claimed waits so long. The embedded one answers only when the wait is over: there it "
-            "is 2."
+            "there is data, but takes no other request of that connection meanwhile: a task that "
+            "is claimed waits so long. The embedded one answers only when the wait is over: there "
+            "it is 2."
         ),
     )
     fetch_max_bytes: int = Field(
