@@ -4,7 +4,8 @@ Pure: time comes in as a number, waiting is the business of `router.client`. The
 and 16), as the table keeps them:
 
 1. Within (network, partition, name), windows are taken in order; one that was taken is a repeat.
-2. The first END or ABORT is final; what comes after it for that stream is a repeat.
+2. The first END or ABORT is final; what comes after it for that stream is a repeat. An ABORT may
+   name any window: ingest, which knows of none, says 0.
 3. A greater stream id under the same name is a new stream and takes the place of the old one; a
    lesser one is a repeat from an era that is over.
 4. Repeats are dropped and counted. They carry equal bits, so which of them came first is no matter.
@@ -176,6 +177,11 @@ class Stream:
         return Emission(index, start, min(start + self.every, chunk.stop), values)
 
 
+def _was_taken(stream: Stream, batch: Batch) -> bool:
+    """Rules 1 and 2, of a stream that is not final."""
+    return batch.kind is Kind.SPIKES and batch.window < stream.window
+
+
 def _first(chunk: Chunk) -> int:
     return chunk.first
 
@@ -279,7 +285,7 @@ class ResultTable:
             stream = None
         if stream is None:
             stream = self._begin(key, batch, now)
-        elif batch.stream < stream.stream or stream.final or batch.window < stream.window:  # 1, 2
+        elif batch.stream < stream.stream or stream.final or _was_taken(stream, batch):
             self.tally.repeats += 1
             return None
         elif batch.window > stream.window and batch.kind is Kind.SPIKES:

@@ -1,0 +1,77 @@
+"""What the results topics have said of a stream, and what is only a repeat of it."""
+
+import numpy as np
+import pytest
+
+from router.payload import pack_result
+from router.results import ResultTable, Stream
+from router.wire import Batch, Kind, StreamId
+
+_FIRST = StreamId(7, 3)
+
+
+def _batch(window: int, *, end: bool = False, stream: StreamId = _FIRST) -> Batch:
+    payload = pack_result(np.array([[window]], np.int32))
+    return Batch(
+        "n", stream, "s", ("net",), 0, window, window, window + 1, end=end, payload=payload
+    )  # fmt: skip
+
+
+def _abort(window: int, *, stream: StreamId = _FIRST) -> Batch:
+    return Batch(
+        "n", stream, "s", ("net",), 0, window, 0, 0, kind=Kind.ABORT, end=True, error="Lost: gone"
+    )  # fmt: skip
+
+
+def _fed(*batches: Batch) -> tuple[ResultTable, Stream]:
+    table = ResultTable(1)
+    table.follow("net", 1)
+    table.feed("net", 0, batches, 0.0)
+    stream = table.find("net", "s", 0)
+    assert stream is not None
+    return table, stream
+
+
+def _values(stream: Stream) -> list[int]:
+    return [int(emission.values[0]) for emission in stream.emissions(0)]
+
+
+def test_windows_are_taken_once_and_in_order() -> None:
+    table, stream = _fed(_batch(0), _batch(1), _batch(0), _batch(1), _batch(2, end=True))
+    assert _values(stream) == [0, 1, 2]
+    assert stream.final
+    assert table.tally.repeats == 2
+
+
+@pytest.mark.parametrize("window", [0, 1, 2, 3, 9])
+def test_an_abort_is_final_whatever_window_it_names(window: int) -> None:
+    table, stream = _fed(_batch(0), _batch(1), _batch(2), _abort(window))
+    assert (stream.final, stream.error) == (True, "Lost: gone")
+    assert _values(stream) == [0, 1, 2]
+    assert (table.tally.repeats, table.tally.finals) == (0, 1)
+
+
+@pytest.mark.parametrize("late", [_abort(0), _abort(2), _batch(1), _batch(2)])
+def test_what_comes_after_the_end_is_a_repeat(late: Batch) -> None:
+    table, stream = _fed(_batch(0), _batch(1, end=True), late)
+    assert stream.error == ""
+    assert _values(stream) == [0, 1]
+    assert table.tally.repeats == 1
+
+
+def test_a_window_after_an_abort_is_a_repeat() -> None:
+    table, stream = _fed(_batch(0), _abort(0), _batch(1))
+    assert _values(stream) == [0]
+    assert table.tally.repeats == 1
+
+
+def test_an_abort_of_an_era_that_is_over_ends_no_stream_of_the_next_one() -> None:
+    table, stream = _fed(_batch(0, stream=StreamId(8, 0)), _abort(5))
+    assert not stream.final
+    assert table.tally.repeats == 1
+
+
+def test_a_window_that_was_not_read_is_told_as_a_gap() -> None:
+    table, stream = _fed(_batch(0), _batch(2))
+    assert not stream.complete
+    assert table.tally.gaps == 1
