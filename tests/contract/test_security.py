@@ -1,10 +1,12 @@
 """TLS, SASL and passwords by settings, against real servers with certificates made here."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 
 from router.admin import TopicsNotMade, create_topics
@@ -18,6 +20,7 @@ from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 from router.supervisor import Stack, StackOptions
 from router.topics import DEAD_LETTER
+from tests.deployment.deployment import ROOT
 
 Certificates = Callable[[str], Tls]
 FreshName = Callable[[str], str]
@@ -159,16 +162,31 @@ async def test_a_redis_with_tls_and_a_password_is_reached_by_settings(
                     await store.ping()
 
 
-async def test_a_whole_stack_serves_over_tls_with_passwords(
+def _redis_user(password: str) -> str:
+    """The line of a Redis configuration that makes the user of docs/operations.md."""
+    found = re.search(r"^ACL SETUSER (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
+    assert found is not None
+    return f"user {found[1]}".replace("PASSWORD", password)
+
+
+async def test_a_whole_stack_serves_over_tls_as_users_with_no_more_rights_than_they_need(
     allowed: Settings, server_tls: Tls
 ) -> None:
-    async with RedisServer(tls=server_tls, password="secret") as server:
+    user = _redis_user("mine")
+    async with RedisServer(tls=server_tls, password="secret", options=[user]) as server:
         settings = allowed.changed(
-            redis_password="secret", redis_ca=server_tls.ca, partitions=1, gateway_port=0
-        )
+            redis_username="spikes", redis_password="mine", redis_ca=server_tls.ca,
+            partitions=1, gateway_port=0,
+        )  # fmt: skip
         options = StackOptions(
             networks=["scnn_digits"], n_workers=1, kafka=allowed.kafka, redis=server.url
         )
         async with Stack(settings, options) as stack:
             await stack.wait_ready()
-            assert (await stack.status()).ready
+            inputs = [{"name": "scnn_digits", "shape": [1, 1, 8, 8], "datatype": "UINT8",
+                       "data": [0] * 64}]  # fmt: skip
+            async with httpx.AsyncClient(base_url=stack.http, trust_env=False) as client:
+                reply = await client.post("/v2/models/scnn_digits/infer", json={"inputs": inputs})
+            assert reply.status_code == 200, reply.text
+            while not (await stack.status()).counts["checkpoints_total"]:
+                await asyncio.sleep(0.05)
