@@ -380,6 +380,7 @@ class Host:
         settings = self._settings
         return Limits(
             max_batch=1 if claimed.one_by_one else settings.max_batch,
+            most_ahead=0 if claimed.one_by_one else Limits.most_ahead,
             uncommitted_bytes=settings.uncommitted_bytes,
             flight_bytes=settings.unconfirmed_bytes,
             stream_windows=settings.unconfirmed_windows,

@@ -9,9 +9,10 @@ same for every operator and every backend.
 """
 
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
@@ -25,10 +26,12 @@ from workers.reading import Reading, Record
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
 from workers.spec import Place, TaskSpec
 from workers.tenant import Limits, Outbox, Output
-from workers.turns import fair_batch
+from workers.turns import SHARED_BATCH, fair_batch
 
-__all__ = ["Compute", "Task", "Window", "Work", "stream_field"]
+__all__ = ["Compute", "Outcome", "Task", "Window", "Work", "stream_field"]
 
+_MOST_WINDOWS: Final = 64
+"""Windows of a micro-batch, its later rounds included, beyond those of its first round."""
 _NEVER = 1 << 62
 """A step after every step: what is known of a source that has ended."""
 
@@ -62,15 +65,25 @@ class Window(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Windows of different streams with equally many steps, to be stepped together."""
+    """Windows of different streams with equally many steps, to be stepped together.
+
+    `later` holds windows that follow on these, of the same streams or some of them: a stream that
+    catches up goes many windows at once. Their `state` is not known yet.
+    """
 
     n_steps: int
     windows: tuple[Window, ...]
+    later: "tuple[Work, ...]" = ()
+
+    @property
+    def rounds(self) -> "tuple[Work, ...]":
+        """This, and what follows on it."""
+        return (self, *self.later)
 
     @property
     def shares(self) -> Counter[Hashable]:
         """Windows per set of networks that they are for."""
-        return Counter(window.stream.routes for window in self.windows)
+        return Counter(w.stream.routes for each in self.rounds for w in each.windows)
 
     @property
     def hand(self) -> str:
@@ -79,11 +92,15 @@ class Work(NamedTuple):
         return f"{stream_field(first.place.node, first.stream.id)}#{first.window}"
 
 
+Outcome: TypeAlias = tuple[bytes, Any] | Exception
+"""Payload and new state of a window; an exception when it cannot be computed."""
+
+
 class Compute(Protocol):
     """The numbers behind a task. All methods are pure; `run` is called on a thread."""
 
-    def run(self, work: Work) -> list[tuple[bytes, Any] | Exception]:
-        """Payload and new state per window; an exception for a window that cannot be computed."""
+    def run(self, work: Work) -> list[Outcome]:
+        """What becomes of each of `work.windows`, in their order."""
         ...
 
     def freeze(self, state: Any) -> list[bytes]: ...
@@ -499,16 +516,16 @@ class Task:
 
     # ---- applying -----------------------------------------------------------------------------
 
-    def _is_ready(self, stream: _Stream) -> bool:
-        """Whether the next window is there from every source (11)."""
+    def _is_ready(self, stream: _Stream, ahead: int = 0) -> bool:
+        """Whether the window `ahead` of the next one is there from every source (11)."""
         place = stream.place
         inbox = stream.inbox
         for delay, held in zip(place.delays, inbox, strict=True):
-            if not delay and not held:
+            if not delay and len(held) <= ahead:
                 return False
-        if stream.abort is not None and stream.abort[0] <= stream.window:
+        if stream.abort is not None and stream.abort[0] <= stream.window + ahead:
             return False
-        stop = inbox[place.first][0].stop
+        stop = inbox[place.first][ahead].stop
         return all(
             known >= stop - delay
             for delay, known in zip(place.delays, stream.known, strict=True)
@@ -522,16 +539,39 @@ class Task:
     def work(self) -> Work | None:
         if not self._ready or self.is_held:
             return None
+        first = self._round(self._in_turn(), 0, self._limits.max_batch)
+        return first._replace(later=self._later(first))
+
+    def _later(self, first: Work) -> tuple[Work, ...]:
+        """What the streams of a round have ready beyond it. None where several networks share it:
+        each would wait for the windows of the other's."""
+        is_shared = len(self.spec.networks) > 1
+        if is_shared and len({w.stream.routes for w in first.windows}) > 1:
+            return ()
+        room = (SHARED_BATCH if is_shared else _MOST_WINDOWS) - len(first.windows)
+        rounds: list[Work] = []
+        streams = [w.stream for w in first.windows]
+        for ahead in range(1, self._limits.most_ahead + 1):
+            streams = [s for s in streams if self._is_ready(s, ahead)]
+            if not streams or room <= 0:
+                break
+            rounds.append(self._round(streams, ahead, room))
+            streams = [w.stream for w in rounds[-1].windows]
+            room -= len(streams)
+        return tuple(rounds)
+
+    def _round(self, streams: Iterable[_Stream], ahead: int, most: int) -> Work:
+        """Windows `ahead` of the next ones, as many as may be stepped together."""
         windows: list[Window] = []
         n_steps = -1
-        for stream in self._in_turn():
-            head = stream.inbox[stream.place.first][0]
+        for stream in streams:
+            head = stream.inbox[stream.place.first][ahead]
             if n_steps < 0:
                 n_steps = head.stop - head.start
             elif head.stop - head.start != n_steps:
                 continue
-            windows.append(self._window(stream, head))
-            if len(windows) == self._limits.max_batch:
+            windows.append(self._window(stream, ahead))
+            if len(windows) == most:
                 break
         return Work(n_steps, tuple(windows))
 
@@ -542,33 +582,55 @@ class Task:
             return self._ready
         return fair_batch(self._ready, lambda stream: stream.routes)
 
-    def _window(self, stream: _Stream, head: Held) -> Window:
+    def _window(self, stream: _Stream, ahead: int) -> Window:
         place = stream.place
+        head = stream.inbox[place.first][ahead]
         inputs = tuple(
-            (held[0],) if not delay else _covering(held, head.start - delay, head.stop - delay)
+            (held[ahead],) if not delay else _covering(held, head.start - delay, head.stop - delay)
             for delay, held in zip(place.delays, stream.inbox, strict=True)
         )
+        state = None if ahead else stream.state
         return Window(
-            stream, place.spec, stream.window, head.start, head.stop, head.end, stream.seed,
-            stream.state, inputs,
+            stream, place.spec, stream.window + ahead, head.start, head.stop, head.end, stream.seed,
+            state, inputs,
         )  # fmt: skip
 
-    def compute(self, work: Work) -> list[tuple[bytes, Any] | Exception]:
-        return self._compute.run(work)
+    def compute(self, work: Work) -> list[list[Outcome]]:
+        """What becomes of each window of each round."""
+        found = [self._compute.run(work)]
+        for before, work_on in pairwise(work.rounds):
+            after = dict(zip((w.stream for w in before.windows), found[-1], strict=True))
+            found.append(self._go_on(work_on, after))
+        return found
 
-    def apply(self, work: Work, result: list[tuple[bytes, Any] | Exception]) -> None:
-        """Move every stream past its window and queue what it emitted (11, 12)."""
-        for window, outcome in zip(work.windows, result, strict=True):
-            stream: _Stream = window.stream
-            key = (stream.place.spec.node, stream.id)
-            if self._streams.get(key) is not stream or stream.window != window.window:
-                continue  # ended while it was computed
-            self._ready.pop(stream, None)
-            if isinstance(outcome, Exception):
-                where = f"operator {self.spec.operator}, stream {stream.name}"
-                why = f"window {stream.window}: {type(outcome).__name__}: {outcome}"
-                self._abort(stream, f"OperatorFailed: {where}, {why}")
-                continue
+    def _go_on(self, work: Work, after: Mapping[Any, Outcome]) -> list[Outcome]:
+        """Step windows from the states that the windows before left; what failed stays failed."""
+        came = [after[window.stream] for window in work.windows]
+        going = tuple(
+            window._replace(state=before[1])
+            for window, before in zip(work.windows, came, strict=True)
+            if not isinstance(before, Exception)
+        )
+        stepped = iter(self._compute.run(Work(work.n_steps, going)) if going else ())
+        return [before if isinstance(before, Exception) else next(stepped) for before in came]
+
+    def apply(self, work: Work, result: list[list[Outcome]]) -> None:
+        """Move every stream past its windows and queue what it emitted (11, 12)."""
+        for each, outcomes in zip(work.rounds, result, strict=True):
+            for window, outcome in zip(each.windows, outcomes, strict=True):
+                self._applied(window, outcome)
+
+    def _applied(self, window: Window, outcome: Outcome) -> None:
+        stream: _Stream = window.stream
+        key = (stream.place.spec.node, stream.id)
+        if self._streams.get(key) is not stream or stream.window != window.window:
+            return  # it ended while this was computed
+        self._ready.pop(stream, None)
+        if isinstance(outcome, Exception):
+            where = f"operator {self.spec.operator}, stream {stream.name}"
+            why = f"window {stream.window}: {type(outcome).__name__}: {outcome}"
+            self._abort(stream, f"OperatorFailed: {where}, {why}")
+        else:
             self._step(stream, window, outcome)
 
     def _step(self, stream: _Stream, window: Window, outcome: tuple[bytes, Any]) -> None:

@@ -31,14 +31,16 @@ class Output(NamedTuple):
 class Limits:
     """How much a task takes in hand.
 
-    `max_batch`: streams stepped together. `uncommitted_bytes`: U of PROTOCOL 19. `flight_bytes`:
-    B of PROTOCOL 18. `stream_windows`: windows of one stream beyond what results confirm.
-    `remembered_names`: how many of the latest stream names an input remembers per partition.
-    `deadline_s`: how long a cut window may stay unconfirmed before its stream is killed.
+    `max_batch`: streams stepped together. `most_ahead`: windows of one stream that are stepped one
+    after the other without a pause, beyond the first. `uncommitted_bytes`: U of PROTOCOL 19.
+    `flight_bytes`: B of PROTOCOL 18. `stream_windows`: windows of one stream beyond what results
+    confirm. `remembered_names`: how many of the latest stream names an input remembers per
+    partition. `deadline_s`: how long a cut window may stay unconfirmed before its stream is killed.
     `frame_bytes`: what a record holds at most (PROTOCOL 12).
     """
 
     max_batch: int = 64
+    most_ahead: int = 31
     uncommitted_bytes: int = 1_000_000
     flight_bytes: int = 1_000_000
     stream_windows: int = 64

@@ -150,6 +150,7 @@ class Deployment:
         tuning = self._plan.tuning
         return Limits(
             max_batch=1 if claimed.one_by_one else tuning.max_batch,
+            most_ahead=0 if claimed.one_by_one else tuning.most_ahead,
             stream_windows=tuning.stream_windows, flight_bytes=tuning.flight_bytes,
             uncommitted_bytes=tuning.uncommitted_bytes, deadline_s=DEADLINE_MS / 1000,
             frame_bytes=tuning.frame_bytes,

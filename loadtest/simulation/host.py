@@ -210,7 +210,8 @@ class Host:
         """Whether stepping this work takes the process with it (28)."""
         if self.task.operator not in self.world.plan.deadly:
             return False
-        killers = [w for w in work.windows if w.seed == DEADLY_SEED and w.window == 1]
+        windows = (w for each in work.rounds for w in each.windows)
+        killers = [w for w in windows if w.seed == DEADLY_SEED and w.window == 1]
         if killers:
             self.world.faults.killed(self, killers[0].stream.id)
         return bool(killers)

@@ -50,6 +50,7 @@ class Tuning:
     compute_ms: int
     commit_every_ms: int
     max_batch: int
+    most_ahead: int
     stream_windows: int
     flight_bytes: int
     uncommitted_bytes: int
@@ -125,7 +126,7 @@ def _tuning(rng: Random) -> Tuning:
         send_ms=rng.choice((1, 1, 3, 12)), ack_ms=rng.choice((1, 2, 8)),
         fetch_ms=rng.choice((2, 4, 8)), compute_ms=rng.choice((0, 0, 2, 6)),
         commit_every_ms=rng.choice((20, 40, 80)), max_batch=rng.choice((1, 2, 64)),
-        stream_windows=rng.choice((1, 2, 8, 64)),
+        most_ahead=rng.choice((0, 1, 31)), stream_windows=rng.choice((1, 2, 8, 64)),
         flight_bytes=rng.choice((500, 2_000, 1_000_000)),
         uncommitted_bytes=rng.choice((600, 3_000, 1_000_000)), chunk=rng.choice((1, 3, 16, 16)),
         replicate_ms=rng.choice((0, 0, 3, 10)), frame_bytes=rng.choice((1_500, 900_000, 900_000)),
