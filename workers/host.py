@@ -1,8 +1,9 @@
 """A worker process: claims tasks, feeds them records, and gives them back.
 
-Four kinds of loop in one task group: `_lease` asks the store what the lease book says is due,
-`_fetch` reads Kafka for all tasks at once, each task has its own loops (`workers.hosted`), and
-`_report` tells the store how it goes. What is decided is decided in the pure modules.
+Loops in one task group: `_lease` asks the store what the lease book says is due, and `_hear` is
+told by it of tasks that are free; `_fetch` reads Kafka for all tasks at once; each task has its own
+loops (`workers.hosted`); `_report` tells the store how it goes. What is decided is decided in the
+pure modules.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -60,6 +62,7 @@ _RETRY_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
+_HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
 _SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
 _ALWAYS_TOLD: Final = (
@@ -128,7 +131,7 @@ class Host:
         """Serve until `stop` is called and everything is handed over."""
         async with self._group:
             lease = self._group.create_task(self._lease())
-            loops = (self._fetch, self._report, self._watch, self._warm)
+            loops = (self._fetch, self._report, self._watch, self._warm, self._hear)
             helpers = [self._group.create_task(loop()) for loop in loops]
             await lease
             for helper in helpers:
@@ -157,6 +160,21 @@ class Host:
                     await self._rousing.wait()
             except TimeoutError:
                 continue
+
+    async def _hear(self) -> None:
+        """Claim what others give back when the store tells of it; claims come by themselves too."""
+        while True:
+            released = self._store.released(range(self._settings.partitions))
+            try:
+                async with asyncio.timeout(_HEAR_S), aclosing(released):
+                    async for task in released:
+                        self._book.released(task, _now_ms())
+                        self._rousing.set()
+            except TimeoutError:
+                continue
+            except StoreError as error:
+                _log.debug("releases are not heard of: %s", error)
+            await asyncio.sleep(_WATCH_S)
 
     def _begin_stop(self) -> None:
         self._book.stop()

@@ -192,6 +192,12 @@ class LeaseBook:
         """A checkpoint was refused by token: ask at once whether the task is lost or vanished."""
         self._paces[task.partition].renew = 0
 
+    def released(self, task: TaskId, now_ms: int) -> None:
+        """Another worker gave a task back: claim at once, who holds less before who holds more."""
+        pace = self._paces.get(task.partition)
+        if pace is not None:
+            pace.claim = min(pace.claim, now_ms + len(self._held))
+
     def stop(self) -> None:
         """Claim nothing any more, and leave each partition once nothing is held there."""
         self.is_stopping = True

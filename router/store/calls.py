@@ -77,6 +77,7 @@ __all__ = [
     "load_references",
     "prefix",
     "release",
+    "released_channel",
     "remove_task",
     "renew",
     "status",
@@ -94,6 +95,11 @@ def prefix(partition: int) -> str:
     if partition < 0:
         raise StoreCallError(f"Partition {partition} is negative; partitions count from 0.")
     return f"snn:{{p{partition}}}:"
+
+
+def released_channel(partition: int) -> str:
+    """Where the store tells of tasks of a partition that are given back."""
+    return f"{prefix(partition)}released"
 
 
 def create_task(spec: TaskSpec, *, settle_ms: int) -> Call[bool]:

@@ -6,7 +6,16 @@ outcome is unknown raises `StoreUnavailable`, and the protocol knows what to do 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from types import TracebackType
@@ -214,6 +223,14 @@ class RedisStore:
     async def remove_artifact(self, operator: str) -> None:
         """Delete an operator's artifact, which no deployed network may use."""
         await self._execute([("UNLINK", f"snn:artifact:{operator}")])
+
+    async def released(self, partitions: Iterable[int]) -> AsyncGenerator[TaskId, None]:
+        """Tasks as they are given back, as far as the store tells it: some may be missed."""
+        with _translated("SUBSCRIBE", self._timeout):
+            async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+                await channel.subscribe(*(calls.released_channel(p) for p in partitions))
+                async for message in channel.listen():
+                    yield TaskId.parse(message["data"].decode())
 
     async def _get(self, key: str) -> bytes | None:
         (reply,) = await self._execute([("GET", key)])

@@ -225,3 +225,26 @@ async def test_generations_count_from_0(store: RedisStore) -> None:
     assert await store.generation() == 0
     await store.begin_generation()
     assert await store.generation() == 1
+
+
+async def test_who_listens_is_told_of_a_task_that_is_given_back(
+    store: RedisStore, admin: redis.Redis, tasks: list[TaskId]
+) -> None:
+    task, told = tasks[0], store.released([0, 1])
+    await store.create_task(TaskSpec(task, "synaptic", 1), settle_ms=0)
+    await store.claim(0, "w", "token", TTL, kinds=["synaptic"], capacity=9, limit=1)
+    next_one = asyncio.ensure_future(anext(told))
+    while not admin.pubsub_numsub(calls.released_channel(0))[0][1]:
+        await asyncio.sleep(0)
+    assert not await store.release(task, "another's token")
+    assert await store.release(task, "token")
+    assert await next_one == task
+    await told.aclose()
+
+
+async def test_who_listens_to_a_store_that_is_away_is_told_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    async with RedisStore.connect(f"redis://127.0.0.1:{port}/0", timeout=10.0) as away:
+        with pytest.raises(StoreUnavailable):
+            await anext(away.released([0]))

@@ -55,3 +55,32 @@ def test_task_is_wanted_at_each_renewal_until_it_is_given() -> None:
         assert book.replied(renew, {task: RenewOutcome.WANTED}, now) == [Wanted(task)]
     book.release(task)
     assert not [call for call in book.due(4 * TTL) if call.leases]
+
+
+def test_a_task_that_is_given_back_is_claimed_at_once_by_who_holds_none() -> None:
+    book = _book()
+    (claim,) = _claims(book, 0)
+    book.replied(claim, ClaimReply((), (), 0, None), 0)
+    assert not _claims(book, 7)
+    book.released(TaskId("a" * 32, 0, 0), 7)
+    assert _claims(book, 7)
+
+
+def test_who_holds_tasks_lets_others_claim_first_what_is_given_back() -> None:
+    book = _book()
+    (claim,) = _claims(book, 0)
+    held = [TaskId(letter * 32, 0, 0) for letter in "bc"]
+    claimed = tuple(Claimed(t, claim.token, "synaptic", 1, 1, 0, "", 0, "", 0) for t in held)
+    book.replied(claim, ClaimReply(claimed, (), 0), 0)
+    (claim,) = _claims(book, 100)
+    book.replied(claim, ClaimReply((), (), 0, None), 100)
+    book.released(TaskId("a" * 32, 0, 0), 107)
+    assert [bool(_claims(book, now)) for now in (107, 108, 109)] == [False, False, True]
+
+
+def test_what_is_given_back_in_a_partition_that_is_not_served_matters_to_nobody() -> None:
+    book = _book()
+    (claim,) = _claims(book, 0)
+    book.replied(claim, ClaimReply((), (), 0, None), 0)
+    book.released(TaskId("a" * 32, 0, 1), 7)
+    assert not _claims(book, 8)
