@@ -30,6 +30,8 @@ __all__ = [
 
 _UNBOUNDED = 1 << 40
 """A capacity that no sum of costs reaches, and that Lua's numbers hold exactly."""
+_HELD_BACK_MS = 10
+"""How long a worker waits before the next claim, for each task it has: all are to get a share."""
 
 
 class Granted(NamedTuple):
@@ -93,10 +95,12 @@ class _Holding:
 
 @dataclass
 class _Pace:
-    """When each call of one partition is due next, and which are under way."""
+    """When each call of one partition is due next, which are under way, and how many tasks were
+    given back that may still be free."""
 
     renew: int = 0
     claim: int = 0
+    free: int = 0
     under_way: set[str] = field(default_factory=set)
 
 
@@ -196,6 +200,7 @@ class LeaseBook:
         """Another worker gave a task back: claim at once, who holds less before who holds more."""
         pace = self._paces.get(task.partition)
         if pace is not None:
+            pace.free += 1
             pace.claim = min(pace.claim, now_ms + len(self._held))
 
     def stop(self) -> None:
@@ -399,6 +404,7 @@ class LeaseBook:
     def _claimed(
         self, call: LeaseCall, reply: ClaimReply, pace: _Pace, now: int
     ) -> list[LeaseEvent]:
+        pace.free = max(0, pace.free - len(reply.claimed)) if reply.claimed else 0
         events: list[LeaseEvent] = [Suspicious(task) for task in reply.suspicious]
         asked = dict(call.leases)
         for claimed in reply.claimed:
@@ -412,8 +418,8 @@ class LeaseBook:
             events.append(Granted(claimed))
         if reply.settling_ms:
             pace.claim = max(pace.claim, min(now + reply.settling_ms, now + self.ttl_ms))
-        elif reply.claimed:
-            pace.claim = now + 10 * len(self._held)  # there may be more; who has less goes first
+        elif reply.claimed:  # there may be more; who has less goes first
+            pace.claim = now + (1 if pace.free else _HELD_BACK_MS) * len(self._held)
         elif reply.expiry_ms is not None:  # its owner may be dead: be there when the lease is over
             pace.claim = min(pace.claim, now + reply.expiry_ms + 1)
         if self.is_stopping:

@@ -84,3 +84,22 @@ def test_what_is_given_back_in_a_partition_that_is_not_served_matters_to_nobody(
     book.replied(claim, ClaimReply((), (), 0, None), 0)
     book.released(TaskId("a" * 32, 0, 1), 7)
     assert not _claims(book, 8)
+
+
+def test_many_tasks_that_are_given_back_are_claimed_without_a_pause() -> None:
+    book = _book()
+    (claim,) = _claims(book, 0)
+    book.replied(claim, ClaimReply((), (), 0, None), 0)
+    free = [TaskId(letter * 32, 0, 0) for letter in "abc"]
+    for task in free:
+        book.released(task, 0)
+    claimed_at: list[int] = []
+    for now in range(50):
+        for claim in _claims(book, now):
+            granted = tuple(
+                Claimed(free.pop(), claim.token, "synaptic", 1, 1, 0, "", 0, "", 0)
+                for _ in free[:1]
+            )
+            book.replied(claim, ClaimReply(granted, (), 0, None), now)
+            claimed_at += [now] * len(granted)
+    assert claimed_at == [0, 1, 3]
