@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Final
@@ -36,8 +37,8 @@ from topologies.loader import load_network
 
 __all__ = ["Overload", "bench_overload"]
 
-_BATCH: Final = 128  # samples per request: the client shares the machine with what it loads
-_BODIES: Final = 5
+_BATCH: Final = 256  # samples per request: the client shares the machine with what it loads
+_BODIES: Final = 3
 _CLIENTS: Final = 4
 _TIMEOUT_S: Final = 30.0
 _WARM_S: Final = 3.0
@@ -156,15 +157,16 @@ async def _closed_loop(client: _Client, seconds: float, found: Overload) -> list
 
 async def _open_loop(stack: Stack, client: _Client, found: Overload) -> None:
     loop = asyncio.get_running_loop()
-    n = int(found.offered * found.seconds / _BATCH)
     watching = asyncio.create_task(_watch(stack, found))
     began = loop.time()
     async with asyncio.TaskGroup() as group:
-        for number in range(n):
-            await asyncio.sleep(began + number * found.seconds / n - loop.time())
+        for number in count():
+            await asyncio.sleep(began + number * _BATCH / found.offered - loop.time())
+            if loop.time() >= began + found.seconds:
+                break
             group.create_task(client.send(number, found))
     found.seconds = loop.time() - began
-    found.offered = n * _BATCH / found.seconds  # what this client could
+    found.offered = number * _BATCH / found.seconds  # as far as this client could
     watching.cancel()
 
 
