@@ -251,7 +251,7 @@ class Ingest:
 
     def _read_era(self, said: Era, record: Record) -> None:
         """An ERA whose predecessor is not the current one is a zombie's."""
-        current = self._era or self._seen.era
+        current = self._current
         if said.era == current:
             return
         unknown = self._phase == "scan" and self._fresh.is_truncated
@@ -267,6 +267,11 @@ class Ingest:
             self._ask_for_era(said.era)
         else:
             self._adopt()
+
+    @property
+    def _current(self) -> int:
+        """The last era that is valid, adopted or not: one that is superseded has a successor."""
+        return max(self._era, self._seen.era)
 
     def _began_before(self, said: Era) -> bool:
         """Whether the era may count from records that this ingest never saw: the log is truncated,
@@ -334,7 +339,7 @@ class Ingest:
             log_end = max(log_start, self._fresh.log_end)
             self._fresh = replace(self._fresh, log_start=log_start, log_end=log_end)
             if self._phase != "scan":  # an ERA that was asked for may be among what is gone
-                self._ask_for_era(self._era or self._seen.era)
+                self._ask_for_era(self._current)
             elif log_start >= self._fresh.log_end:
                 self._scanned()
 

@@ -200,3 +200,19 @@ def test_era_that_names_other_networks_than_the_route_before_it_is_followed_by_a
     log.read(sample("a", end=True, seq=0))
     assert log.streams() == [(second.era, 0, "a")]
     assert log.batches[-1].networks == ("m",)
+
+
+def test_a_superseded_era_is_followed_by_another_in_an_ingest_that_had_one_before() -> None:
+    log = Log(100, 0, 0, spec=spec_of("shared", "n", "m"))
+    (era,) = log.eras()
+    log.read(era)
+    log.ingest.truncated(TOPIC, 5)
+    log.at = 5
+    (second,) = log.eras()
+    log.read(Route(("m",)))
+    log.read(second)
+    (third,) = log.eras()
+    assert third.predecessor == second.era
+    log.read(third)
+    log.read(sample("a", end=True, seq=0))
+    assert log.streams() == [(third.era, 0, "a")]
