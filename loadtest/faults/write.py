@@ -1,9 +1,9 @@
 """Writes what runs printed with `--json` into a document, between the marks of their names.
 
-    python -m loadtest.faults --faults 1000 --json > run.json
-    python -m loadtest.faults.write docs/reliability.md embedded run.json "make faults"
+    python -m loadtest.faults --faults 1000 --apache --json > run.json
+    python -m loadtest.faults.write docs/reliability.md apache run.json "make faults APACHE=1"
 
-The document has a line `<!-- begin embedded -->` and a line `<!-- end embedded -->`; everything
+The document has a line `<!-- begin apache -->` and a line `<!-- end apache -->`; everything
 between them is replaced by the run's tables, the command, the commit and the machine.
 """
 
