@@ -7,6 +7,7 @@ skip truncated records without a word, so the reset policy is `none` and truncat
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -23,6 +24,7 @@ __all__ = ["Bus", "BusError", "Place", "Polled", "set_fetch_wait"]
 _METADATA_MS: Final = 60_000
 _TOPIC_WAIT_S: Final = 10.0
 _HEADROOM: Final = 100_000  # bytes of a produce request beside its largest record
+_CALM_S: Final = 1.0
 _LOOK_UP_AGAIN_MS: Final = 10  # for the offsets of a topic whose leader is not known yet
 
 
@@ -82,6 +84,7 @@ class Bus:
             metadata_max_age_ms=_METADATA_MS,
             retry_backoff_ms=_LOOK_UP_AGAIN_MS,
         )
+        self._is_open = False
         self._assigned: set[TopicPartition] = set()
         self._pace = Pace(settings.fetch_max_wait_ms)
 
@@ -91,6 +94,7 @@ class Bus:
             await self._producer.start()
             await self._consumer.start()
             await self._prober.start()
+            self._is_open = True
         except BaseException as error:
             await self.__aexit__(None, None, None)
             if isinstance(error, KafkaError):
@@ -107,6 +111,8 @@ class Bus:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._is_open:
+            await _calm(self._prober)
         clients = (self._prober, self._consumer, self._producer)
         await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
 
@@ -190,6 +196,14 @@ class Bus:
         now = asyncio.get_running_loop().time()
         set_fetch_wait(self._consumer, self._pace.wait_ms(now, bool(records)))
         return Polled(records, ())
+
+
+async def _calm(consumer: AIOKafkaConsumer) -> None:
+    """Let an idle client end what it does by itself: one that is stopped while it connects to a
+    broker that came back forgets the connection, and never closes it."""
+    with suppress(TimeoutError, KafkaError):
+        async with asyncio.timeout(_CALM_S):
+            await asyncio.shield(consumer._client.force_metadata_update())
 
 
 def set_fetch_wait(consumer: AIOKafkaConsumer, wait_ms: int) -> None:
