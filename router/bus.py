@@ -152,10 +152,11 @@ class Bus:
         if not wanted:
             return {}
         try:
-            first, last = await asyncio.gather(
-                self._prober.beginning_offsets(wanted), self._prober.end_offsets(wanted)
-            )
-        except KafkaError as error:
+            async with asyncio.timeout(self._settings.send_timeout_s):
+                first, last = await asyncio.gather(
+                    self._prober.beginning_offsets(wanted), self._prober.end_offsets(wanted)
+                )
+        except (KafkaError, TimeoutError) as error:
             raise BusError(f"Kafka did not tell of its offsets: {error!r}.") from error
         return {Place(tp.topic, tp.partition): (first[tp], last[tp]) for tp in wanted}
 
