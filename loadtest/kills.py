@@ -9,7 +9,7 @@ output that the recovery made possible. Every output is compared with an undistu
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Annotated, Final
@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from loadtest.demo import Kill, kill_holder, load_digits, run_to_report
-from loadtest.recovery import Observer, Recovery, middle_operator
+from loadtest.recovery import Observer, middle_operator
 from loadtest.traffic import Traffic
 from loadtest.undisturbed import run_streams
 from router.client import Publisher, ResultReader
@@ -124,13 +124,14 @@ class _Bench:
             f is not None and f.tobytes() == wanted.tobytes()
             for f, wanted in zip(found, self.expected, strict=True)
         )  # fmt: skip
-        slowest = max(recoveries, key=_from_detection).phases(kill.at)
+        phases = [recovery.phases(kill.at) for recovery in recoveries]
+        slowest = max(phases, key=_from_detection)
         return Round(
             n_tasks=len(kill.tasks),
-            detected_ms=max(r.phases(kill.at)["detect"] for r in recoveries),
+            detected_ms=max(p["detect"] for p in phases),
             first_output_ms=1000 * traffic.arrivals[n_sent] + ahead - kill.at,
-            caught_up_ms=max(r.caught_up for r in recoveries) - kill.at,
-            from_detection_ms=slowest["caught_up"] - slowest["detect"],
+            caught_up_ms=max(p["caught_up"] for p in phases),
+            from_detection_ms=_from_detection(slowest),
             claim_ms=slowest["claim"],
             restore_ms=slowest["restore"],
             replay_ms=slowest["replay"],
@@ -139,8 +140,8 @@ class _Bench:
         )
 
 
-def _from_detection(recovery: Recovery) -> float:
-    return recovery.caught_up - (recovery.claimed - recovery.idle_ms)
+def _from_detection(phases: Mapping[str, float]) -> float:
+    return phases["caught_up"] - phases["detect"]
 
 
 async def _watch_others(observer: Observer, kill: Kill, until: "asyncio.Task[object]") -> float:

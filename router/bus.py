@@ -204,7 +204,7 @@ async def _calm(consumer: AIOKafkaConsumer) -> None:
     broker that came back forgets the connection, and never closes it."""
     with suppress(TimeoutError, KafkaError):
         async with asyncio.timeout(_CALM_S):
-            await asyncio.shield(consumer._client.force_metadata_update())
+            await consumer._client.force_metadata_update()
 
 
 def set_fetch_wait(consumer: AIOKafkaConsumer, wait_ms: int) -> None:

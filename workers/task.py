@@ -31,7 +31,7 @@ from workers.turns import SHARED_BATCH, fair_batch
 __all__ = ["Compute", "Outcome", "Task", "Window", "Work", "stream_field"]
 
 _MOST_WINDOWS: Final = 64
-"""Windows of a micro-batch, its later rounds included, beyond those of its first round."""
+"""Windows that the later rounds of a micro-batch fill it up to."""
 _NEVER = 1 << 62
 """A step after every step: what is known of a source that has ended."""
 
@@ -545,10 +545,9 @@ class Task:
     def _later(self, first: Work) -> tuple[Work, ...]:
         """What the streams of a round have ready beyond it. None where several networks share it:
         each would wait for the windows of the other's."""
-        is_shared = len(self.spec.networks) > 1
-        if is_shared and len({w.stream.routes for w in first.windows}) > 1:
+        if self._is_shared and len({w.stream.routes for w in first.windows}) > 1:
             return ()
-        room = (SHARED_BATCH if is_shared else _MOST_WINDOWS) - len(first.windows)
+        room = (SHARED_BATCH if self._is_shared else _MOST_WINDOWS) - len(first.windows)
         rounds: list[Work] = []
         streams = [w.stream for w in first.windows]
         for ahead in range(1, self._limits.most_ahead + 1):
@@ -578,9 +577,13 @@ class Task:
     def _in_turn(self) -> Iterable[_Stream]:
         """The streams that are ready. In a task that several networks share, a micro-batch is small
         and holds as many of each: a flood delays nobody else."""
-        if len(self.spec.networks) < 2:
+        if not self._is_shared:
             return self._ready
         return fair_batch(self._ready, lambda stream: stream.routes)
+
+    @property
+    def _is_shared(self) -> bool:
+        return len(self.spec.networks) > 1
 
     def _window(self, stream: _Stream, ahead: int) -> Window:
         place = stream.place
