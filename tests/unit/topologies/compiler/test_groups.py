@@ -29,6 +29,14 @@ def conv(channels: int = 6) -> Operator:
     return Operator.of(Program((ValueType((1, 4, 4), 0, 1),), (stage, If()), ((-1,), (0,))))
 
 
+def hidden(make_layer: MakeLayer) -> tuple[Layer, Layer]:
+    """Four neurons `n` behind a linear layer."""
+    return (
+        make_layer("a", "linear", "input", weight=np.eye(4)),
+        make_layer("n", "if", "a"),
+    )
+
+
 def test_without_a_capacity_there_is_one_group() -> None:
     (group,) = cut_groups(dense(), None)
     assert (group.lo, group.hi) == (0, 10)
@@ -123,8 +131,7 @@ def test_readout_beside_nodes_may_be_larger_than_they_are(
     make_network: Make, make_layer: MakeLayer
 ) -> None:
     network = make_network(
-        make_layer("a", "linear", "input", weight=np.eye(4)),
-        make_layer("n", "if", "a"),
+        *hidden(make_layer),
         make_layer("b", "linear", "n", weight=np.eye(4)),
     )
     compiled = compile_network(network, capacity=Capacity(neurons=2, readouts=False))
@@ -136,8 +143,7 @@ def test_fused_operator_that_does_not_fit_names_a_finer_granularity(
     make_network: Make, make_layer: MakeLayer
 ) -> None:
     network = make_network(
-        make_layer("a", "linear", "input", weight=np.eye(4)),
-        make_layer("n", "if", "a"),
+        *hidden(make_layer),
         make_layer("b", "linear", "n", weight=np.eye(4)),
         make_layer("m", "if", "b"),
         make_layer("c", "linear", "m", weight=np.eye(4)[:1]),
@@ -151,8 +157,7 @@ def test_fused_operator_that_does_not_fit_names_a_finer_granularity(
 
 def test_ids_do_not_depend_on_the_groups(make_network: Make, make_layer: MakeLayer) -> None:
     network = make_network(
-        make_layer("a", "linear", "input", weight=np.eye(4)),
-        make_layer("n", "if", "a"),
+        *hidden(make_layer),
         make_layer("b", "linear", "n", weight=np.eye(4)[:1]),
     )
     whole = compile_network(network)
