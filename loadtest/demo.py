@@ -33,6 +33,7 @@ from loadtest.traffic import Traffic, sample_record
 from loadtest.undisturbed import digest_of, run_streams
 from router.client import Deadline, Publisher, ResultReader, partition_of, request
 from router.deploy import deploy
+from router.options import KafkaOption, RedisOption
 from router.settings import Settings
 from router.store.calls import TaskId
 from router.supervisor import OWN_KAFKA, Stack, StackOptions
@@ -450,14 +451,8 @@ def demo(
     workers: Annotated[int, typer.Option(min=3, help="Worker processes.")] = 4,
     windows: Annotated[int, typer.Option(min=50, help="Windows of the long stream.")] = 400,
     seconds: Annotated[float, typer.Option(min=1.0, help="How long input is sent.")] = 8.0,
-    kafka: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="A real Kafka; 'apache' starts one; else embedded."),
-    ] = None,
-    redis: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A real Redis; 'server' starts one; else embedded."),
-    ] = None,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verbose: Annotated[bool, typer.Option(help="Print what the workers log.")] = False,
 ) -> None:

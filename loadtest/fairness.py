@@ -29,6 +29,7 @@ from loadtest.kills import quantile
 from loadtest.undisturbed import run_streams
 from router.client import Deadline, Publisher, ResultReader, request
 from router.loops import run
+from router.options import KafkaOption, RedisOption
 from router.payload import pack
 from router.records import SPIKES, Data
 from router.settings import Settings
@@ -278,14 +279,13 @@ class _Bench:
 
 
 async def _measure(
-    rates: Sequence[float], factor: float, rounds: int, seconds: float, n_workers: int,
+    rates: Sequence[float], factor: float, rounds: int, seconds: float, options: StackOptions,
     console: Console,
 ) -> tuple[float, list[Row]]:  # fmt: skip
     networks = neighbours()
     expected = [emissions[-1] for emissions in run_streams(networks["quiet"], _samples())]
     settings = Settings.load(partitions=1, log_level="ERROR")
-    options = StackOptions(networks=[*networks.values()], n_workers=n_workers, gateway=False)
-    async with Stack(settings, options) as stack:
+    async with Stack(settings, replace(options, networks=[*networks.values()])) as stack:
         await stack.wait_ready(_READY_S)
         async with (
             _clients(stack.settings, [*networks]) as clients,
@@ -339,11 +339,14 @@ def bench_fairness(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds beside each neighbour.")] = 4,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of a round.")] = 8.0,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """p99 of a network alone, and beside a flooded one that shares its operators."""
     console = Console(stderr=True)
-    measuring = _measure(rate or [5.0, 50.0], factor, rounds, seconds, workers, console)
+    options = StackOptions(n_workers=workers, gateway=False, kafka=kafka, redis=redis)
+    measuring = _measure(rate or [5.0, 50.0], factor, rounds, seconds, options, console)
     capacity, rows = run_to_report(measuring)
     if as_json:
         about = {"capacity": round(capacity, 1), "workers": workers, "cpus": os.cpu_count()}

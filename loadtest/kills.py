@@ -25,6 +25,7 @@ from loadtest.recovery import Observer, middle_operator
 from loadtest.traffic import Traffic
 from loadtest.undisturbed import run_streams
 from router.client import Publisher, ResultReader
+from router.options import KafkaOption, RedisOption
 from router.settings import Settings
 from router.store.calls import TaskId
 from router.supervisor import Stack, StackOptions
@@ -176,14 +177,8 @@ async def _measure(n_workers: int, kills: int, kafka: str | None, redis: str | N
 def bench_recovery(
     kills: Annotated[int, typer.Option(min=1, help="Workers that are killed.")] = 100,
     workers: Annotated[int, typer.Option(min=2, help="Worker processes.")] = 4,
-    kafka: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="A real Kafka; 'apache' starts one; else embedded."),
-    ] = None,
-    redis: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A real Redis; 'server' starts one; else embedded."),
-    ] = None,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """How fast the tasks of a killed worker are back."""

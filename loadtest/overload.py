@@ -32,6 +32,7 @@ from loadtest.demo import load_digits, run_to_report
 from loadtest.kills import quantile
 from loadtest.one_shot import post
 from loadtest.undisturbed import run_streams
+from router.options import KafkaOption, RedisOption
 from router.settings import Settings
 from router.supervisor import Stack, StackOptions
 from topologies.compiled import CompiledNetwork
@@ -201,14 +202,8 @@ def bench_overload(
     factor: Annotated[float, typer.Option(min=1.0, help="Times the capacity.")] = 10.0,
     seconds: Annotated[float, typer.Option(min=5.0, help="How long.")] = 300.0,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    kafka: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="A real Kafka; 'apache' starts one; else embedded."),
-    ] = None,
-    redis: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A real Redis; 'server' starts one; else embedded."),
-    ] = None,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """What a stack does with ten times as much as it can answer."""

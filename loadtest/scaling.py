@@ -29,6 +29,7 @@ from loadtest.recovery import Observer, Recovery
 from loadtest.traffic import sample_record
 from loadtest.undisturbed import run_streams
 from router.client import Deadline, Publisher, ResultReader, partition_of
+from router.options import KafkaOption, RedisOption
 from router.security import kafka_options
 from router.settings import Settings
 from router.store.calls import TaskId
@@ -220,14 +221,8 @@ def _move(recovery: Recovery, frames: _Frames, turned: float) -> Move:
 
 def bench_scale(
     rounds: Annotated[int, typer.Option(min=1, help="Times out and in again.")] = 5,
-    kafka: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="A real Kafka; 'apache' starts one; else embedded."),
-    ] = None,
-    redis: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A real Redis; 'server' starts one; else embedded."),
-    ] = None,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """How long tasks pause when workers join and leave."""

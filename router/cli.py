@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from router.options import KafkaOption, RedisOption
 from router.settings import Backend, Settings
 from router.supervisor import Stack, StackOptions, read_status, worker_command
 from router.tables import text_table
@@ -117,14 +118,8 @@ def up(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-n", min=0, help="Worker processes.")] = 3,
     partitions: Annotated[int | None, typer.Option(help="Partitions of every topic.")] = None,
-    kafka: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="A real Kafka; 'apache' starts one; else embedded."),
-    ] = None,
-    redis: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A real Redis; 'server' starts one; else embedded."),
-    ] = None,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
     host: Annotated[str | None, typer.Option(help="Address the gateway listens on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the gateway; 0 takes any.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Backend of the workers.")] = None,
