@@ -165,12 +165,17 @@ class Flow:
         self.confirmed[network] = level
         return True
 
-    def release(self) -> int:
-        """Forget what was sent and is confirmed; its bytes."""
-        level, freed = self.level, 0
+    def release(self) -> tuple[int, int]:
+        """Forget what was sent and is confirmed; how many windows, and their bytes."""
+        level, n_windows, n_bytes = self.level, 0, 0
         while self.sent and self.sent[0][0] < level:
-            freed += self.sent.popleft()[1]
-        return freed
+            n_windows += 1
+            n_bytes += self.sent.popleft()[1]
+        return n_windows, n_bytes
+
+    def flying(self) -> tuple[int, int]:
+        """Windows that were sent and are not confirmed, and their bytes."""
+        return len(self.sent), sum(cost for _, cost in self.sent)
 
     # ---- checkpoint ---------------------------------------------------------------------------
 

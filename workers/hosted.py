@@ -8,6 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ __all__ = ["Hosted", "SendFailedError"]
 
 _TICK_S: Final = 0.5
 _RETRY_S: Final = 0.05
+_GATHER_S: Final = 0.1  # windows of an input wait for each other so long, if no result comes
 _log = logging.getLogger(__name__)
 
 
@@ -61,6 +63,7 @@ class Hosted:
         self._progress = asyncio.Event()
         self._interval = settings.checkpoint_interval_ms / 1000
         self._busy = False
+        self._gather_until = 0.0
         self._stopping = False
         self._failure: BaseException | None = None
         self._bytes_at_commit = 0
@@ -102,7 +105,7 @@ class Hosted:
             await self._wake.wait()
             self._wake.clear()
             self._raise_failure()
-            while not self._stopping and (work := tenant.work()) is not None:
+            while (work := await self._next()) is not None:
                 self._busy = True
                 try:
                     if self.claim.suspicious and not await self._show_hand(work):
@@ -112,11 +115,27 @@ class Hosted:
                 finally:
                     self._busy = False
                 await self._send_outputs()
+                self._gather_until = asyncio.get_running_loop().time() + _GATHER_S
                 self._raise_failure()
             await self._send_outputs()
             if not self.caught_up.is_set() and self.tenancy.is_caught_up():
                 self.caught_up.set()
             self._progress.set()
+
+    async def _next(self) -> Any | None:
+        """The next micro-batch, if there is one and it may go."""
+        if self.tenant.is_crowded:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._gather_until):
+                    await self._gather()
+        return None if self._stopping else self.tenant.work()
+
+    async def _gather(self) -> None:
+        """Let windows come together while enough are on their way."""
+        while self.tenant.is_crowded and not self._stopping:
+            self._wake.clear()
+            await self._wake.wait()
+            self._raise_failure()
 
     async def _checkpoint(self) -> None:
         """Commit every interval while something changes, and at once when much was read."""

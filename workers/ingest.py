@@ -7,8 +7,9 @@ its name is taken) follows from the input topic alone, so that a replay decides 
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Literal, NamedTuple, Protocol
 
 from router.deadletter import DeadLetter
@@ -17,6 +18,7 @@ from router.records import Data, Era, Kill, RecordError, Route, encode_record, p
 from router.topics import DEAD_LETTER, out_topic, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
+from workers.flight import Flight
 from workers.flow import FINAL, Cut, Flow
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
@@ -39,7 +41,10 @@ _BATCH_BYTES = 200
 
 
 class IngestWork(NamedTuple):
-    """Windows to encode: of different streams, equally long. `seeds[i]` belongs to `cuts[i]`."""
+    """Windows to encode, equally long, those of one stream in their order.
+
+    `seeds[i]` and `flows[i]` belong to `cuts[i]`.
+    """
 
     n_steps: int
     cuts: tuple[Cut, ...]
@@ -127,7 +132,7 @@ class Ingest:
         self._early: dict[int, dict[str, int]] = {}
         self._condemned: set[int] = set()  # late: their KILL is on its way, their result open
         self._ready: dict[Flow, None] = {}
-        self._flight = 0
+        self._flight = Flight()
         self._queued = 0
         self._ledger: Ledger[str] = Ledger()
         self._seeks: dict[str, int] = {}
@@ -497,7 +502,7 @@ class Ingest:
     def _progress(self, flow: Flow) -> None:
         if not flow.waiting:
             self._drop_cuts(flow)
-        self._flight -= flow.release()
+        self._flight.land(*flow.release())
         flow.since = self._now
         self._settle(flow)
 
@@ -507,7 +512,7 @@ class Ingest:
             self._close(flow)
             return
         self._touch(flow)
-        if flow.cuts and len(flow.sent) < self._limits.stream_windows:
+        if flow.cuts and self._room(flow) > 0:
             self._ready[flow] = None
         else:
             self._ready.pop(flow, None)
@@ -520,7 +525,7 @@ class Ingest:
 
     def _close(self, flow: Flow) -> None:
         self._drop_cuts(flow)
-        self._flight -= sum(cost for _, cost in flow.sent)
+        self._flight.land(*flow.flying())
         flow.sent.clear()
         self._flows.pop(flow.number, None)
         self._ready.pop(flow, None)
@@ -653,6 +658,10 @@ class Ingest:
     # ---- sending ------------------------------------------------------------------------------
 
     @property
+    def is_crowded(self) -> bool:
+        return bool(self._ready) and not self.replaying and self._flight.is_crowded
+
+    @property
     def is_held(self) -> bool:
         return self._commits.is_awaited or self._is_full()
 
@@ -661,16 +670,12 @@ class Ingest:
             return None
         cuts: list[Cut] = []
         flows: list[Flow] = []
-        room = self._limits.flight_bytes - self._flight
-        n_steps = -1
-        for flow in in_turn(self._ready, lambda flow: flow.routes):
-            cut = flow.cuts[0]
-            if n_steps < 0:
-                n_steps = cut.stop - cut.start
-            cost = self._cost(n_steps)
-            if cut.stop - cut.start != n_steps:
-                continue
-            if cost > room and (flows or self._flight > 0):
+        room = self._limits.flight_bytes - self._flight.n_bytes
+        first = next(iter(self._ready)).cuts[0]
+        n_steps = first.stop - first.start
+        cost = self._cost(n_steps)
+        for flow, cut in self._in_rounds(n_steps):
+            if cost > room and (flows or self._flight.n_bytes > 0):
                 break
             room -= cost
             cuts.append(cut)
@@ -682,6 +687,23 @@ class Ingest:
         hand = f"{self._field(flows[0].number)}#{cuts[0].window}"
         return IngestWork(n_steps, tuple(cuts), tuple(f.seed for f in flows), tuple(flows), hand)
 
+    def _in_rounds(self, n_steps: int) -> Iterator[tuple[Flow, Cut]]:
+        """The first window of each stream that may be sent, then the second of each, and so on.
+
+        Only windows of `n_steps`. Within a round the networks take turns.
+        """
+        flows = [*in_turn(self._ready, lambda flow: flow.routes)]
+        for depth in count():
+            flows = [f for f in flows if depth < min(len(f.cuts), self._room(f))]
+            flows = [f for f in flows if f.cuts[depth].stop - f.cuts[depth].start == n_steps]
+            if not flows:
+                return
+            yield from ((flow, flow.cuts[depth]) for flow in flows)
+
+    def _room(self, flow: Flow) -> int:
+        """Windows that the stream may still have on their way."""
+        return self._limits.stream_windows - len(flow.sent)
+
     def _is_full(self) -> bool:
         # One that is behind cannot commit before it has read on, nor read on unless it sends.
         return self._commits.is_full(self.reading) and not self._commits.is_behind(self.reading)
@@ -690,6 +712,7 @@ class Ingest:
         return self._encode.run(work)
 
     def apply(self, work: IngestWork, result: list[bytes | Exception]) -> None:
+        n_sent = n_bytes = 0
         for cut, flow, payload in zip(work.cuts, work.flows, result, strict=True):
             if not self._is_next(flow, cut):
                 continue  # ended while it was encoded
@@ -700,7 +723,7 @@ class Ingest:
                 self._poison(flow, cut, payload)
                 continue
             if cut.window >= flow.level:  # a replay's may be confirmed long since
-                self._flight += cost
+                n_sent, n_bytes = n_sent + 1, n_bytes + cost
                 if not flow.sent:
                     flow.since = self._now
                 flow.sent.append((cut.window, cost))
@@ -709,6 +732,7 @@ class Ingest:
                 self.counts["windows_replayed_total"] += 1
             self._send(flow, cut, payload)
             self._settle(flow)
+        self._flight.depart(n_sent, n_bytes)
 
     def _is_next(self, flow: Flow, cut: Cut) -> bool:
         return self._flows.get(flow.number) is flow and bool(flow.cuts) and flow.cuts[0] is cut
@@ -859,9 +883,9 @@ class Ingest:
     def _thaw(self, number: int, saved: list[Any]) -> None:
         flow = Flow.thaw(number, saved, self.spec.partition)
         self._flows[number] = flow
-        self._flight += sum(cost for _, cost in flow.sent)
+        self._flight.depart(*flow.flying())
         self._queued += sum(self._cost(c.stop - c.start) for c in flow.cuts)
-        if flow.cuts and len(flow.sent) < self._limits.stream_windows:
+        if flow.cuts and self._room(flow) > 0:
             self._ready[flow] = None
         if not flow.networks <= self.spec.networks:
             self._leave(flow, flow.networks - self.spec.networks)

@@ -533,6 +533,10 @@ class Task:
         )
 
     @property
+    def is_crowded(self) -> bool:
+        return False
+
+    @property
     def is_held(self) -> bool:
         return self._commits.is_awaited or self._commits.is_full(self.reading)
 

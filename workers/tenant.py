@@ -68,6 +68,11 @@ class Tenant(Protocol):
         ...
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether windows wait here that had better gather, since enough is on its way (18)."""
+        ...
+
+    @property
     def is_held(self) -> bool:
         """Whether nothing is applied before the next commit (19, 28)."""
         ...

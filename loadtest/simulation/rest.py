@@ -94,8 +94,9 @@ class Rest:
         if not self._world.faults.store_forgot and n_kept > 2 * n_open + is_ingest:
             return f"has {n_kept} streams in the store"
         if isinstance(tenant, Ingest):
-            if not n_open and (tenant._flight or tenant._queued):
-                return "counts bytes in flight that are not"
+            flight = tenant._flight
+            if not n_open and (flight.n_bytes or flight.n_batches or tenant._queued):
+                return "counts windows in flight that are not"
         elif isinstance(tenant, Task):
             for place in tenant._places.values():
                 if len(place.ended) > len(streams):

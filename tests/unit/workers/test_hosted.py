@@ -32,6 +32,7 @@ class _Scanning:
         self.reading.n_bytes = 10**9
         self.counts: Counter[str] = Counter()
         self.ticks = 0
+        self.is_crowded = False
 
     def tick(self, now: float) -> None:
         self.ticks += 1
@@ -120,3 +121,28 @@ async def test_a_suspicious_owner_steps_nothing_before_the_store_knows_what(
         running.cancel()
         await asyncio.wait([running])
     assert store.shown == shown
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("landed", [True, False])
+async def test_windows_that_gather_go_when_a_result_comes_or_none_does(landed: bool) -> None:
+    tenant = _Stepping()
+    claim = Claimed(TaskId("a", 0, 0), "token", "ingest", 1, 1, 0, "", 0, "", 0)
+    with closing(FairPool(1, check_subnormals)) as pool:
+        hosted = Hosted(
+            Settings.load(), claim, cast(Tenant, tenant), cast(Bus, None), cast(RedisStore, None),
+            pool, None,
+        )  # fmt: skip
+        hosted._gather_until = asyncio.get_running_loop().time() + (3600 if landed else 0.05)
+        tenant.is_crowded = True
+        running = asyncio.create_task(hosted.run())
+        while tenant.ticks < 1 or hosted._wake.is_set():
+            await asyncio.sleep(0)
+        assert not tenant.applied
+        if landed:
+            tenant.is_crowded = False
+            hosted.wake()
+        while len(tenant.applied) < 1:
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
