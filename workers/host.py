@@ -64,6 +64,7 @@ _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
 _HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
+_COLD_S: Final = 10.0  # a worker that is to host very much may take longer to get warm
 _SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
 _ALWAYS_TOLD: Final = (
     "checkpoints_total",
@@ -105,6 +106,7 @@ class Host:
             capacity=settings.capacity, limit=1, format_version=NEWEST, alone=alone,
             limits=() if settings.node is None else settings.node.limits, most=settings.max_tasks,
         )  # fmt: skip
+        self._book.is_cold = self._is_to_warm
         self._pool = FairPool(settings.compute_threads, initializer=check_subnormals)
         self._running: dict[TaskId, _Running] = {}
         self._starting: dict[TaskId, asyncio.Task[None]] = {}
@@ -380,13 +382,23 @@ class Host:
 
     async def _warm(self) -> None:
         """Get ready for whatever this worker could be asked for, whenever networks change."""
-        while self._alone is None and self._settings.warm_bytes != 0:
+        asyncio.get_running_loop().call_later(_COLD_S, self._end_cold)
+        while self._is_to_warm:
             await self._changed.wait()
             self._changed.clear()
             try:
                 await self._shelf.warm(self._hostable())
             except StoreError as error:
                 _log.warning("operators do not get warm: %s", error)
+            self._end_cold()
+
+    @property
+    def _is_to_warm(self) -> bool:
+        return self._alone is None and self._settings.warm_bytes != 0
+
+    def _end_cold(self) -> None:
+        """From now on a planned move waits for no kernel, or for few of many."""
+        self._book.is_cold = False
 
     def _hostable(self) -> list[tuple[str, Group]]:
         """Synapse groups that this worker may need a kernel for, each once."""

@@ -110,7 +110,9 @@ class LeaseBook:
     `capacity` bounds the sum of costs held (None: unbounded), `limit` the tasks taken by one claim,
     `most` those held at once; `limits` are what a node has of each need of a task.
     `new_token` gives a random text that was never given before (25). With `alone`, the worker is
-    one that was started for a suspicious task: it claims that one, and only that one (28).
+    one that was started for a suspicious task: it claims that one, and only that one (28). What is
+    free is claimed at once; while `is_cold`, no task is asked of another worker, which serves it
+    better for now (29).
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class LeaseBook:
         self.ttl_ms = ttl_ms
         self.details: Mapping[str, Info] = details or {}
         self.is_stopping = False
+        self.is_cold = False
         self._kinds = tuple(sorted(kinds))
         self._new_token = new_token
         self._capacity = capacity
@@ -271,7 +274,9 @@ class LeaseBook:
         return not any("claim" in p.under_way for p in self._paces.values())
 
     def _may_want(self) -> bool:
-        return not self.is_stopping and self._alone is None and self._free() > 0
+        if self.is_stopping or self.is_cold or self._alone is not None:
+            return False
+        return self._free() > 0
 
     def _may_leave(self, partition: int, pace: _Pace) -> bool:
         held = any(t.partition == partition for t in (*self._held, *self._giving))

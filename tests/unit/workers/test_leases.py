@@ -44,6 +44,25 @@ def test_worker_that_holds_its_most_tasks_claims_and_wants_no_more() -> None:
     assert not verbs & {"claim", "want"}
 
 
+def _asked(book: LeaseBook, since: int) -> set[str]:
+    """The verbs of ten times to live in which nothing is to be had."""
+    verbs = set()
+    for now in range(since, since + 10 * TTL, 50):
+        for call in book.due(now):
+            verbs.add(call.verb)
+            replies = {"claim": ClaimReply((), (), 0, None), "renew": {}}
+            book.replied(call, replies.get(call.verb), now)
+    return verbs
+
+
+def test_cold_worker_claims_what_is_free_and_asks_for_nothing_else() -> None:
+    book = _book()
+    book.is_cold = True
+    assert _asked(book, 0) == {"renew", "claim"}
+    book.is_cold = False
+    assert _asked(book, 10 * TTL) == {"renew", "claim", "want"}
+
+
 def test_task_is_wanted_at_each_renewal_until_it_is_given() -> None:
     book, task = _book(), TaskId("a" * 32, 0, 0)
     renew, claim = book.due(0)
