@@ -64,6 +64,7 @@ _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
 _HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
+_MOST_CHILDREN: Final = 2  # started at once: each takes seconds of processor time to start
 _COLD_S: Final = 10.0  # a worker that is to host very much may take longer to get warm
 _SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
 _ALWAYS_TOLD: Final = (
@@ -112,6 +113,7 @@ class Host:
         self._starting: dict[TaskId, asyncio.Task[None]] = {}
         self._giving: set[TaskId] = set()
         self._children: set[TaskId] = set()  # tasks for which a process of their own was started
+        self._rooms = asyncio.Semaphore(_MOST_CHILDREN)
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
         artifacts = open_artifacts(settings, store)
@@ -246,13 +248,19 @@ class Host:
         if task in self._children:  # it is slow to start: a second one would make it slower
             return
         self._children.add(task)
+        try:
+            async with self._rooms:
+                await self._child(task)
+        finally:
+            self._children.discard(task)
+
+    async def _child(self, task: TaskId) -> None:
         _log.warning("task %s took two owners with it: it runs in a process of its own", task)
         command = (sys.executable, "-m", "workers.alone", str(task))
         child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
         try:
             await child.wait()
         finally:
-            self._children.discard(task)
             if child.returncode is None:
                 child.kill()
 

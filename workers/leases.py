@@ -110,9 +110,9 @@ class LeaseBook:
     `capacity` bounds the sum of costs held (None: unbounded), `limit` the tasks taken by one claim,
     `most` those held at once; `limits` are what a node has of each need of a task.
     `new_token` gives a random text that was never given before (25). With `alone`, the worker is
-    one that was started for a suspicious task: it claims that one, and only that one (28). What is
-    free is claimed at once; while `is_cold`, no task is asked of another worker, which serves it
-    better for now (29).
+    one that was started for a suspicious task: it claims that one, and only that one, and stops
+    when that is not to be had (28). What is free is claimed at once; while `is_cold`, no task is
+    asked of another worker, which serves it better for now (29).
     """
 
     def __init__(
@@ -429,6 +429,8 @@ class LeaseBook:
             pace.claim = min(pace.claim, now + reply.expiry_ms + 1)
         if self.is_stopping:
             self._return_unwanted(events)
+        elif self._alone is not None and not (self._had_alone or reply.settling_ms):
+            self.stop()  # somebody has the task; who is needed is told again (28)
         return events
 
     def _return_unwanted(self, events: list[LeaseEvent]) -> None:

@@ -63,6 +63,22 @@ def test_cold_worker_claims_what_is_free_and_asks_for_nothing_else() -> None:
     assert _asked(book, 10 * TTL) == {"renew", "claim", "want"}
 
 
+def _alone(reply: ClaimReply) -> bool:
+    """Whether a process that was started for a task goes on after this reply to its first claim."""
+    task = TaskId("op", 0, 0)
+    book = LeaseBook("w", [0], TTL, kinds=("synaptic",), new_token=lambda: "t", alone=task)
+    (claim,) = _claims(book, 0)
+    book.replied(claim, reply, 0)
+    return not book.is_stopping
+
+
+def test_process_of_a_suspicious_task_ends_when_another_one_has_the_task() -> None:
+    claimed = Claimed(TaskId("op", 0, 0), "t", "synaptic", 1, 3, 0, "", 0, "", 0)
+    assert _alone(ClaimReply((claimed,), (), 0))
+    assert _alone(ClaimReply((), (), 300)), "nobody claims while the store settles"
+    assert not _alone(ClaimReply((), (), 0))
+
+
 def test_task_is_wanted_at_each_renewal_until_it_is_given() -> None:
     book, task = _book(), TaskId("a" * 32, 0, 0)
     renew, claim = book.due(0)
