@@ -49,8 +49,9 @@ async def _run(options: argparse.Namespace, seed: int) -> Summary:
     rounds: list[Summary] = []
     for number, n_faults in enumerate(sizes):
         rounds.append(await _round(options, contents, seed + number, n_faults))
-        n = len(rounds[-1].findings)
-        print(f"Round {number + 1} of {len(sizes)}: {n} findings.", file=sys.stderr)
+        found = [f"{finding.checker}: {finding.text}" for finding in rounds[-1].findings]
+        title = f"Round {number + 1} of {len(sizes)}: {len(found)} findings."
+        print("\n".join([title, *found]), file=sys.stderr)
     return together(rounds)
 
 
@@ -83,8 +84,6 @@ def main() -> int:
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     summary = run(_run(options, seed))
     print(json.dumps(asdict(summary), default=list) if options.json else as_text(summary))
-    for finding in summary.findings:
-        print(f"{finding.checker}: {finding.text}", file=sys.stderr)
     return 0 if summary.ok else 1
 
 
