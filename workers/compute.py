@@ -222,7 +222,7 @@ class EncoderEncode:
 
     def _samples(self, cut: Cut, seed: int) -> Array:
         """A window of several samples, or with silence in it."""
-        whole = np.zeros((cut.stop - cut.start, *self._spec.input.shape), np.int32)
+        whole = np.zeros((cut.n_steps, *self._spec.input.shape), np.int32)
         for piece in cut.pieces:
             lo, hi = max(piece.start, cut.start), min(piece.stop, cut.stop)
             start, seeds = np.array([lo], np.int64), np.array([seed], np.uint64)
@@ -232,7 +232,7 @@ class EncoderEncode:
 
     def _spikes(self, cut: Cut) -> Array:
         """A window of events and of spike payloads that overlap it; both given: the greater."""
-        whole = np.zeros((cut.stop - cut.start, self._out.n), np.int32)
+        whole = np.zeros((cut.n_steps, self._out.n), np.int32)
         for piece in cut.pieces:
             steps = self._piece_steps(piece)
             lo, hi = max(piece.start, cut.start), min(piece.stop, cut.stop)

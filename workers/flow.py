@@ -39,6 +39,10 @@ class Cut(NamedTuple):
     pieces: tuple[Piece, ...]
     events: tuple[Event, ...]
 
+    @property
+    def n_steps(self) -> int:
+        return self.stop - self.start
+
 
 class Content(NamedTuple):
     """What a record says: all steps below `known` are said with it; `late` events came too late."""

@@ -458,7 +458,7 @@ class Ingest:
         said, is_last = flow.known, data.end or data.request
         flow.add(content, end=is_last)
         for cut in flow.cut(self.spec.input.longest_window):
-            self._queued += self._cost(cut.stop - cut.start)
+            self._queued += self._cost(cut.n_steps)
         if is_last:
             self._shut(flow.name)
         self._settle(flow)
@@ -671,8 +671,7 @@ class Ingest:
         cuts: list[Cut] = []
         flows: list[Flow] = []
         room = self._limits.flight_bytes - self._flight.n_bytes
-        first = next(iter(self._ready)).cuts[0]
-        n_steps = first.stop - first.start
+        n_steps = next(iter(self._ready)).cuts[0].n_steps
         cost = self._cost(n_steps)
         for flow, cut in self._in_rounds(n_steps):
             if cost > room and (flows or self._flight.n_bytes > 0):
@@ -695,7 +694,7 @@ class Ingest:
         flows = [*in_turn(self._ready, lambda flow: flow.routes)]
         for depth in count():
             flows = [f for f in flows if depth < min(len(f.cuts), self._room(f))]
-            flows = [f for f in flows if f.cuts[depth].stop - f.cuts[depth].start == n_steps]
+            flows = [f for f in flows if f.cuts[depth].n_steps == n_steps]
             if not flows:
                 return
             yield from ((flow, flow.cuts[depth]) for flow in flows)
@@ -717,7 +716,7 @@ class Ingest:
             if not self._is_next(flow, cut):
                 continue  # ended while it was encoded
             flow.cuts.popleft()
-            cost = self._cost(cut.stop - cut.start)
+            cost = self._cost(cut.n_steps)
             self._queued -= cost
             if isinstance(payload, Exception):
                 self._poison(flow, cut, payload)
@@ -751,7 +750,7 @@ class Ingest:
 
     def _drop_cuts(self, flow: Flow) -> None:
         for cut in flow.cuts:
-            self._queued -= self._cost(cut.stop - cut.start)
+            self._queued -= self._cost(cut.n_steps)
         flow.cuts.clear()
         self._ready.pop(flow, None)
 
@@ -884,7 +883,7 @@ class Ingest:
         flow = Flow.thaw(number, saved, self.spec.partition)
         self._flows[number] = flow
         self._flight.depart(*flow.flying())
-        self._queued += sum(self._cost(c.stop - c.start) for c in flow.cuts)
+        self._queued += sum(self._cost(c.n_steps) for c in flow.cuts)
         if flow.cuts and self._room(flow) > 0:
             self._ready[flow] = None
         if not flow.networks <= self.spec.networks:

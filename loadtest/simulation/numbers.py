@@ -138,7 +138,7 @@ class FakeEncode:
 
 
 def _encode(cut: Cut) -> bytes:
-    values = [0] * (cut.stop - cut.start)
+    values = [0] * cut.n_steps
     for piece in cut.pieces:
         for t in range(max(piece.start, cut.start), min(piece.stop, cut.stop)):
             values[t - cut.start] = piece.payload[t - piece.start] + 1

@@ -50,16 +50,20 @@ class _Scanning:
         return None
 
 
+def _hosted(claim: Claimed, tenant: Any, pool: FairPool, store: Any = None) -> Hosted:
+    nothing = cast(Bus, None)
+    return Hosted(
+        Settings.load(), claim, cast(Tenant, tenant), nothing, cast(RedisStore, store), pool, None
+    )
+
+
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("stopping", [False, True])
 async def test_a_task_that_has_nothing_to_commit_does_not_stop_the_worker(stopping: bool) -> None:
     tenant = _Scanning()
     claim = Claimed(TaskId("a", 0, 0), "token", "ingest", 1, 1, 0, "", 0, "", 0)
     with closing(FairPool(1, check_subnormals)) as pool:
-        hosted = Hosted(
-            Settings.load(), claim, cast(Tenant, tenant), cast(Bus, None), cast(RedisStore, None),
-            pool, None,
-        )  # fmt: skip
+        hosted = _hosted(claim, tenant, pool)
         hosted._stopping = stopping
         running = asyncio.create_task(hosted.run())
         while tenant.ticks < 2:
@@ -111,10 +115,7 @@ async def test_a_suspicious_owner_steps_nothing_before_the_store_knows_what(
     tenant, store = _Stepping(), _AwayAtFirst()
     claim = Claimed(TaskId("a", 0, 0), "token", "synaptic", 1, 3, 0, hand_last, 0, "w", 0)
     with closing(FairPool(1, check_subnormals)) as pool:
-        hosted = Hosted(
-            Settings.load(), claim, cast(Tenant, tenant), cast(Bus, None), cast(RedisStore, store),
-            pool, None,
-        )  # fmt: skip
+        hosted = _hosted(claim, tenant, pool, store)
         running = asyncio.create_task(hosted.run())
         while len(tenant.applied) < 2:
             await asyncio.sleep(0)
@@ -129,10 +130,7 @@ async def test_windows_that_gather_go_when_a_result_comes_or_none_does(landed: b
     tenant = _Stepping()
     claim = Claimed(TaskId("a", 0, 0), "token", "ingest", 1, 1, 0, "", 0, "", 0)
     with closing(FairPool(1, check_subnormals)) as pool:
-        hosted = Hosted(
-            Settings.load(), claim, cast(Tenant, tenant), cast(Bus, None), cast(RedisStore, None),
-            pool, None,
-        )  # fmt: skip
+        hosted = _hosted(claim, tenant, pool)
         hosted._gather_until = asyncio.get_running_loop().time() + (3600 if landed else 0.05)
         tenant.is_crowded = True
         running = asyncio.create_task(hosted.run())
