@@ -30,6 +30,9 @@ __all__ = [
 
 _UNBOUNDED = 1 << 40
 """A capacity that no sum of costs reaches, and that Lua's numbers hold exactly."""
+_OVERHEAD = 1 << 18
+"""What a task loads a worker with beside its cost, in neurons plus synapses: to read, write and
+commit takes a millisecond or two of processor per micro-batch, however little is computed (29)."""
 _HELD_BACK_MS = 10
 """How long a worker waits before the next claim, for each task it has: all are to get a share."""
 
@@ -294,7 +297,7 @@ class LeaseBook:
         return max(0, min(self._limit, self._most - len(self._held)))
 
     def _elsewhere(self, partition: int) -> int:
-        return sum(h.cost for t, h in self._held.items() if t.partition != partition)
+        return sum(h.cost + _OVERHEAD for t, h in self._held.items() if t.partition != partition)
 
     def _vanished(self, partition: int) -> list[TaskId]:
         return [t for t, h in self._held.items() if h.vanished and t.partition == partition]
@@ -331,7 +334,7 @@ class LeaseBook:
     def _want(self, partition: int) -> LeaseCall:
         call = calls.want(
             partition, self.worker, self.ttl_ms, kinds=self._kinds, capacity=self._free(),
-            elsewhere=self._elsewhere(partition), limits=self._limits,
+            elsewhere=self._elsewhere(partition), overhead=_OVERHEAD, limits=self._limits,
         )  # fmt: skip
         return LeaseCall("want", partition, call)
 

@@ -200,16 +200,19 @@ def want(
     kinds: Collection[str],
     capacity: int,
     elsewhere: int = 0,
+    overhead: int = 0,
     limits: Sequence[int | None] = (),
 ) -> Call[TaskId | None]:
     """Ask the most loaded worker for one task, if it stays at least as loaded as the caller (29).
 
     The giver learns of it at its next renewal; until one time to live is over only `worker` may
     claim the task. None when all is fair, or a move is under way already. `capacity` is what is
-    free, `elsewhere` the cost of the caller's leases in other partitions.
+    free, `overhead` what every task loads a worker with beside its cost, `elsewhere` the load of
+    the caller's leases in other partitions.
     """
     _positive("time to live", ttl_ms)
-    args: tuple[Arg, ...] = (worker, ttl_ms, capacity, elsewhere, _limits(limits), *sorted(kinds))
+    numbers: tuple[Arg, ...] = (capacity, elsewhere, overhead)
+    args: tuple[Arg, ...] = (worker, ttl_ms, *numbers, _limits(limits), *sorted(kinds))
     return _call("want", partition, args, lambda reply: replies.task_id(reply) if reply else None)
 
 

@@ -121,9 +121,9 @@ class BlobWrite(NamedTuple):
 class WorkerInfo:
     """What a worker says of itself with each renewal.
 
-    `capacity` is the whole of it, not what is free; `elsewhere` the cost of the leases it holds
-    in other partitions. `limits` are the most of each need of a task, () for a node without limits.
-    `details` is shown by `status` as it is.
+    `capacity` is the whole of it, not what is free; `elsewhere` the load of the leases it holds
+    in other partitions, as `want` weighs it. `limits` are the most of each need of a task, () for
+    a node without limits. `details` is shown by `status` as it is.
     """
 
     capacity: int

@@ -1,10 +1,12 @@
 -- want: reserve one task of the most loaded worker, if that one stays at least as loaded as the
--- caller (29). Loads are exact in this partition; those elsewhere are as last renewed.
--- ARGV: worker, ttl, free capacity, elsewhere, limits, kind... Reply: id, or '' when all is fair.
+-- caller (29). A task's load is its cost and the overhead that any task has. Loads are exact in this
+-- partition; those elsewhere are as last renewed.
+-- ARGV: worker, ttl, free capacity, elsewhere, overhead, limits, kind...
+-- Reply: id, or '' when all is fair.
 local worker, ttl, capacity = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local overhead, limits = tonumber(ARGV[5]), ARGV[6]
 local kinds = {}
-local limits = ARGV[5]
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   kinds[ARGV[i]] = true
 end
 
@@ -34,23 +36,23 @@ for _, id in ipairs(sorted_tasks()) do
       asked[owner] = true
     elseif owner ~= worker and kinds[f[1]] and cost <= capacity and tonumber(f[6]) <= 2
       and within(f[9], limits) then
-      movable[#movable + 1] = {id, owner, cost}
+      movable[#movable + 1] = {id, owner, cost + overhead}
     end
     if heir == worker and heir ~= owner then
       return ''
     end
     if load[heir] then
-      load[heir] = load[heir] + cost
+      load[heir] = load[heir] + cost + overhead
     end
   end
 end
 
 local best
 for _, move in ipairs(movable) do
-  local giver, cost = load[move[2]], move[3]
-  if giver and not asked[move[2]] and giver - cost >= load[worker] + cost
-    and (not best or giver > best.load or (giver == best.load and cost > best.cost)) then
-    best = {id = move[1], load = giver, cost = cost}
+  local giver, weight = load[move[2]], move[3]
+  if giver and not asked[move[2]] and giver - weight >= load[worker] + weight
+    and (not best or giver > best.load or (giver == best.load and weight > best.weight)) then
+    best = {id = move[1], load = giver, weight = weight}
   end
 end
 if not best then

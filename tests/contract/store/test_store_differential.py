@@ -107,6 +107,7 @@ class _Script:
             kinds=_KINDS,
             capacity=draw.randint(1, 8),
             elsewhere=draw.randint(0, 1),
+            overhead=draw.randint(0, 2),
         )
         return lambda server: server.run(call)
 

@@ -20,8 +20,11 @@ def _want(
     kinds: tuple[str, ...] = KINDS,
     capacity: int = 100,
     elsewhere: int = 0,
+    overhead: int = 0,
 ) -> TaskId | None:
-    call = calls.want(0, worker, TTL, kinds=kinds, capacity=capacity, elsewhere=elsewhere)
+    call = calls.want(
+        0, worker, TTL, kinds=kinds, capacity=capacity, elsewhere=elsewhere, overhead=overhead
+    )
     return server.run(call)
 
 
@@ -153,3 +156,15 @@ def test_suspicious_task_does_not_move(server: "Server", tasks: list[TaskId]) ->
     assert _want(server, "b") is None
     server.commit(tasks[1], "alone1", 1)
     assert _want(server, "b") == tasks[1]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_overhead_makes_the_number_of_tasks_count(server: "Server", tasks: list[TaskId]) -> None:
+    heavy = tasks[0]._replace(group=9)
+    server.deploy(heavy, cost=7)
+    server.claim_one("b", "token-b")
+    assert _want(server, "b") is None  # 8 - 1 < 7 + 1
+    for task in tasks[:3]:
+        assert _want(server, "b", overhead=100) == task
+        assert _move(server, task, "t", "b") == [task]
+    assert _want(server, "b", overhead=100) is None  # five here, four there
