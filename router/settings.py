@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         description="Input bytes after which a checkpoint is taken before its interval is over.",
     )
     lease_ttl_ms: int = Field(
-        default=1000,
+        default=900,
         ge=50,
         description="Time in ms after which the tasks of a silent worker may be claimed.",
     )
