@@ -29,7 +29,7 @@ from router.pacing import Pacer
 from router.record_files import AnyFile, Entry, sample_entries
 from router.records import Data, RecordError
 from router.settings import Settings
-from router.store.calls import TaskId, committed_offset
+from router.store.calls import TaskId, committed_offsets
 from router.store.redis import RedisStore
 from router.topics import check_name, in_topic
 from topologies.errors import SpikeRouterError
@@ -201,8 +201,9 @@ class _Pace:
         """Return when so many bytes more may be sent."""
         tell_at = time.monotonic() + _PATIENCE_S
         while self.pacer.must_wait(partition, n_bytes):
-            query = committed_offset(self._target.ingest[partition], in_topic(self._target.input))
-            self.pacer.read(partition, await self._store.read(query))
+            query = committed_offsets([self._target.ingest[partition]])
+            (offsets,) = await self._store.read(query)
+            self.pacer.read(partition, offsets.get(in_topic(self._target.input), 0))
             if time.monotonic() > tell_at:
                 errors.print(
                     f"Partition {partition} is not read: waiting (see spikerouter status)."

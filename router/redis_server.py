@@ -11,6 +11,7 @@ The program is `redis-server` or `valkey-server` of the system, else the Valkey 
 operating system, before it is answered: SIGKILL loses nothing, the loss of the machine a second.
 """
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -280,16 +281,14 @@ class RedisServer:
                 "ssl_certfile": str(self._tls.certificate),
                 "ssl_keyfile": str(self._tls.key),
             }
+        # redis-py's own deadline can swallow a cancellation.
         client = Redis.from_url(
-            self.url,
-            socket_timeout=_ASK_S,
-            socket_connect_timeout=_ASK_S,
-            retry=Retry(NoBackoff(), 0),
-            **options,
+            self.url, socket_timeout=None, retry=Retry(NoBackoff(), 0), **options
         )
         try:
             execute: Callable[..., Awaitable[Any]] = client.execute_command
-            return await execute(*command)
+            async with asyncio.timeout(_ASK_S):
+                return await execute(*command)
         finally:
             await client.aclose()
 

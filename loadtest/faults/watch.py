@@ -11,14 +11,12 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from loadtest.faults.history import History, Sample, Size, TaskView, Wire
 from loadtest.faults.world import World
 from router.security import kafka_options
 from router.settings import Settings
-from router.store.calls import TaskStatus, status
+from router.store.calls import committed_offsets, status
 from router.store.errors import StoreError
 from router.store.redis import RedisStore
 from router.topics import out_topic
@@ -103,19 +101,17 @@ class Watcher:
 
     async def run(self) -> None:
         """Sample until cancelled."""
-        settings = self._world.settings
-        client = Redis.from_url(settings.redis, socket_timeout=1.0, socket_connect_timeout=1.0)
-        async with RedisStore.of(settings) as store, client, asyncio.TaskGroup() as group:
-            group.create_task(self._sample_store(store, client))
+        async with RedisStore.of(self._world.settings) as store, asyncio.TaskGroup() as group:
+            group.create_task(self._sample_store(store))
             group.create_task(self._sample_memory())
 
-    async def _sample_store(self, store: RedisStore, client: Redis) -> None:
+    async def _sample_store(self, store: RedisStore) -> None:
         while True:
-            with contextlib.suppress(StoreError, RedisError, OSError):
-                await self._sample(store, client)
+            with contextlib.suppress(StoreError):
+                await self._sample(store)
             await asyncio.sleep(_SAMPLE_S)
 
-    async def _sample(self, store: RedisStore, client: Redis) -> None:
+    async def _sample(self, store: RedisStore) -> None:
         at = asyncio.get_running_loop().time()
         tasks: dict[str, TaskView] = {}
         told: dict[str, Counter[str]] = {}
@@ -124,11 +120,10 @@ class Watcher:
             for worker in reply.workers:  # each partition has what it last renewed there
                 mine = Counter(json.loads(str(worker.info.details.get("counts", "{}"))))
                 told[worker.worker] = max(told.get(worker.worker, mine), mine, key=Counter.total)
-            pipeline = client.pipeline(transaction=False)
-            for task in reply.tasks:
-                pipeline.hgetall(f"snn:{{p{partition}}}:pos:{task.task}")
-            for task, stored in zip(reply.tasks, await pipeline.execute(), strict=True):
-                tasks[str(task.task)] = _view(task, stored)
+            stored = await store.read(committed_offsets(task.task for task in reply.tasks))
+            for task, positions in zip(reply.tasks, stored, strict=True):
+                owner = task.worker if task.lease_ms > 0 else ""
+                tasks[str(task.task)] = TaskView(owner, task.number, positions)
         self._history.samples.append(Sample(at, tasks))
         for name, mine in told.items():
             last = self._counts.get(name, Counter())
@@ -151,8 +146,3 @@ def _resident(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     except OSError:
         return 0
-
-
-def _view(task: TaskStatus, stored: dict[bytes, bytes]) -> TaskView:
-    positions = {t.decode(): int(v.partition(b"|")[0]) for t, v in stored.items()}
-    return TaskView(task.worker if task.lease_ms > 0 else "", task.number, positions)

@@ -9,7 +9,7 @@ touches a single slot. Times are milliseconds on the *server's* clock; no caller
 Numbers in brackets are the rules of docs/protocol.md.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -68,7 +68,7 @@ __all__ = [
     "blob_calls",
     "claim",
     "commit",
-    "committed_offset",
+    "committed_offsets",
     "create_task",
     "fail_task",
     "hand",
@@ -359,14 +359,16 @@ def load_references(task: TaskId) -> Query[References | None]:
     )
 
 
-def committed_offset(task: TaskId, topic: str) -> Query[int]:
-    """The next offset that a task reads in a topic, as of its last checkpoint; 0 without one."""
+def committed_offsets(tasks: Iterable[TaskId]) -> Query[list[dict[str, int]]]:
+    """The next offset by topic of each of these tasks, as of its last checkpoint."""
 
-    def parse(given: Sequence[Reply]) -> int:
-        (stored,) = given
-        return 0 if stored is None else replies.position(stored).offset
+    def parse(given: Sequence[Reply]) -> list[dict[str, int]]:
+        return [
+            {replies.text(k): replies.position(v).offset for k, v in replies.pairs(stored)}
+            for stored in given
+        ]
 
-    return Query((("HGET", f"{prefix(task.partition)}pos:{task}", topic),), parse)
+    return Query(tuple(("HGETALL", f"{prefix(t.partition)}pos:{t}") for t in tasks), parse)
 
 
 def load_blobs(references: References) -> Query[StoredCheckpoint]:

@@ -138,8 +138,12 @@ def test_reply_no_script_writes_is_an_error_of_the_store(
         call.read(reply)
 
 
-@pytest.mark.parametrize(("stored", "offset"), [(b"12|11|1700|9a", 12), (None, 0)])
-def test_committed_offset_is_that_of_the_last_checkpoint(stored: bytes | None, offset: int) -> None:
-    query = calls.committed_offset(TASK, "snn.in.x")
-    assert query.commands == (("HGET", f"snn:{{p2}}:pos:{TASK}", "snn.in.x"),)
-    assert query.read([stored]) == offset
+def test_committed_offsets_are_those_of_the_last_checkpoint() -> None:
+    other = TASK._replace(partition=3)
+    query = calls.committed_offsets([TASK, other])
+    assert query.commands == (
+        ("HGETALL", f"snn:{{p2}}:pos:{TASK}"),
+        ("HGETALL", f"snn:{{p3}}:pos:{other}"),
+    )
+    stored = [b"snn.in.x", b"12|11|1700|9a"]
+    assert query.read([stored, []]) == [{"snn.in.x": 12}, {}]
