@@ -203,6 +203,7 @@ class Task:
         self._seeks: dict[str, int] = {}
         self._look_at = 0.0
         self._lacking: dict[_Stream, tuple[int, ...]] = {}
+        self._has_lost_records = False
         self.reading = Reading(spec.topics)
         self._settle(spec)
         if stored is not None:
@@ -316,6 +317,7 @@ class Task:
         open stream that still hears of this topic ends (9)."""
         if self.reading.skip_to(topic, log_start):
             self.counts["log_truncated_total"] += 1
+            self._has_lost_records = True
             why = f"records of {topic} below offset {log_start} were gone before they were read"
             for stream in list(self._streams.values()):
                 if _still_reads(stream, topic):
@@ -679,14 +681,15 @@ class Task:
 
         What a stream lacks may be gone for good, and nobody miss it: its results were final before
         retention took it. So ingest is asked about streams that lacked the same a deadline ago;
-        what it says comes through the log, as all that depends on a clock (5, 17).
+        what it says comes through the log, as all that depends on a clock (5, 17). Where records
+        were lost unread, a stream that only seems to pause may have been sent again in part.
         """
         if now < self._look_at:
             return
         self._look_at = now + self._limits.deadline_s
         before, self._lacking = self._lacking, {}
         for stream in self._streams.values():
-            if stream not in self._ready and stream.lacks():
+            if stream not in self._ready and (self._has_lost_records or stream.lacks()):
                 at = self._lacking[stream] = (stream.window, *stream.expect)
                 if before.get(stream) == at:
                     self._ask_whether_final(stream)

@@ -77,16 +77,28 @@ def test_task_whose_stream_went_on_meanwhile_does_not_ask() -> None:
     assert asked(task) == []
 
 
-def test_silent_stream_is_not_asked_for() -> None:
-    task = readout()
-    for offset, source in enumerate((FIRST, SECOND)):
+def _asked_of_silence(task: Task) -> list[Kill]:
+    """What it asks of a stream that has its first window and hears of no other."""
+    for offset, source in enumerate((FIRST, SECOND), 1):
         task.receive(frame(offset, batch(source.node), source.group.index))
     work = task.work()
     assert work is not None
     task.apply(work, task.compute(work))
     task.tick(1.0)
     task.tick(1.0 + DEADLINE_S)
-    assert asked(task) == []
+    return asked(task)
+
+
+def test_silent_stream_is_not_asked_for() -> None:
+    assert _asked_of_silence(readout()) == []
+
+
+def test_silent_stream_is_asked_for_where_records_were_lost() -> None:
+    # Ingest began to send it anew, and learned from the results that it was final.
+    task = readout()
+    task.truncated(TOPIC, 1)
+    (kill,) = _asked_of_silence(task)
+    assert (kill.stream, kill.networks, kill.if_final) == (StreamId(ERA, 0), ("n",), True)
 
 
 def test_kill_of_a_final_stream_frees_who_waits_in_vain() -> None:
