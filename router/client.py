@@ -714,12 +714,13 @@ class ResultReader:
                 for emission in () if stream is None else stream.emissions(start):
                     start = emission.index + 1
                     yield emission
+                if stream is not None and start < stream.index:
+                    continue  # more came while the last one was looked at
                 if stream is not None and stream.final:
                     if stream.error:
                         raise StreamFailed(stream.result())
                     return
-                if stream is None or start >= stream.index:  # none came while we were away
-                    await self._changed(network, name, limit)
+                await self._changed(network, name, limit)
 
     def counters(self) -> dict[str, int]:
         """What the reader has done, for metrics: name -> count since it began."""

@@ -157,16 +157,21 @@ class Stream:
 
         Raises ResultsLost when that one is known to have been and is not kept.
         """
+        told = self.index
         for chunk in self.chunks[max(0, bisect_right(self.chunks, index, key=_first) - 1) :]:
-            values = unpack_result(chunk.payload)
             if chunk.first > index:
-                raise ResultsLost(
-                    f"Emission {index} of stream {self.name!r} is no longer kept; the next one "
-                    f"that is kept is {chunk.first}: ask from there."
-                )
-            for row in values[index - chunk.first :]:
+                raise self._lost(index, chunk.first)
+            for row in unpack_result(chunk.payload)[index - chunk.first :]:
                 yield self._emission(index, chunk, row)
                 index += 1
+        if index < told:
+            raise self._lost(index, told)
+
+    def _lost(self, index: int, kept: int) -> ResultsLost:
+        return ResultsLost(
+            f"Emission {index} of stream {self.name!r} was not read or is no longer kept; the next "
+            f"one is {kept}: ask from there."
+        )
 
     def _emission(
         self, index: int, chunk: Chunk, values: NDArray[np.int32] | NDArray[np.float32]

@@ -83,7 +83,7 @@ _MEANINGS: Final = {
     400: "The request says nothing legal; the sentence tells what was.",
     404: "No network of this name is deployed.",
     409: "The id was used for another request lately, or the stream has ended.",
-    410: "These emissions are no longer kept.",
+    410: "These emissions were not read or are no longer kept.",
     413: "The body, or a record of it, is too large.",
     415: "The body is compressed.",
     429: "Too much is in flight; `Retry-After` tells in seconds when to try again.",

@@ -223,8 +223,9 @@ async def test_an_aborted_stream_raises_its_error(kafka: str, fresh_name: FreshN
             await reader.result("a", 10)
 
 
+@pytest.mark.parametrize("ended_before", [False, True], ids=["waited_for", "ended_before"])
 async def test_emissions_of_a_long_stream_come_as_they_are_made(
-    kafka: str, fresh_name: FreshName
+    kafka: str, fresh_name: FreshName, ended_before: bool
 ) -> None:
     network = fresh_name("net")
     async with publisher_of(kafka) as publisher, reader_of(kafka) as reader:
@@ -234,6 +235,8 @@ async def test_emissions_of_a_long_stream_come_as_they_are_made(
         await emit(publisher, network, partition, batch("cam", [[0], [1]], end=False))
         seen = [await anext(emissions), await anext(emissions)]
         await emit(publisher, network, partition, batch("cam", [[2], [3]], window=1))
+        if ended_before:
+            await until(lambda: (known := reader.peek(network, "cam")) is not None and known.final)
         seen += [each async for each in emissions]
     told = [(each.index, each.start, each.stop, each.values.tolist()) for each in seen]
     assert told == [(0, 0, 2, [0]), (1, 2, 4, [1]), (2, 4, 6, [2]), (3, 6, 8, [3])]

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from router.payload import pack_result
-from router.results import ResultTable, Stream
+from router.results import ResultsLost, ResultTable, Stream
 from router.wire import Batch, Kind, StreamId
 
 _FIRST = StreamId(7, 3)
 
 
-def _batch(window: int, *, end: bool = False, stream: StreamId = _FIRST) -> Batch:
-    payload = pack_result(np.array([[window]], np.int32))
+def _batch(
+    window: int, *, end: bool = False, stream: StreamId = _FIRST, is_silent: bool = False
+) -> Batch:
+    payload = b"" if is_silent else pack_result(np.array([[window]], np.int32))
     return Batch(
         "n", stream, "s", ("net",), 0, window, window, window + 1, end=end, payload=payload
     )  # fmt: skip
@@ -69,6 +71,14 @@ def test_an_abort_of_an_era_that_is_over_ends_no_stream_of_the_next_one() -> Non
     table, stream = _fed(_batch(0, stream=StreamId(8, 0)), _abort(5))
     assert not stream.final
     assert table.tally.repeats == 1
+
+
+def test_emissions_that_were_not_read_are_told_as_lost_though_none_came_after_them() -> None:
+    _, stream = _fed(_batch(0), _batch(3, is_silent=True))
+    emissions = stream.emissions(0)
+    assert next(emissions).values.tolist() == [0]
+    with pytest.raises(ResultsLost, match=r"Emission 1 of stream 's' .* the next one is 3"):
+        next(emissions)
 
 
 def test_a_window_that_was_not_read_is_told_as_a_gap() -> None:
