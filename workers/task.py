@@ -739,7 +739,8 @@ class Task:
             node: [p.era, p.ended.intervals(), {n: k.intervals() for n, k in p.killed.items()}]
             for node, p in self._places.items()
         }
-        return seal({"positions": {t: list(p) for t, p in positions.items()}, "places": places})
+        read = {t: list(p) for t, p in positions.items()}
+        return seal({"positions": read, "places": places, "lossy": self._has_lost_records})
 
     def _freeze(self, key: _Key, offsets: dict[str, int]) -> tuple[str, int, bytes]:
         s = self._streams[key]
@@ -757,6 +758,7 @@ class Task:
         if head is not None:
             known = {t: Position(*p) for t, p in head["positions"].items()}
             self.reading = Reading(self.spec.topics, known)
+            self._has_lost_records = head.get("lossy", False)
             for node, (era, ended, killed) in head["places"].items():
                 place = self._places.get(node)
                 if place is not None:

@@ -2,6 +2,8 @@
 
 import struct
 
+import pytest
+
 from loadtest.simulation.numbers import FakeCompute, FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.records import Data, Kill, encode_record, parse_record
@@ -9,6 +11,7 @@ from router.topics import in_topic, out_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.ingest import Fresh, Ingest
 from workers.reading import Record
+from workers.snapshot import Stored
 from workers.spec import IngestSpec, TaskSpec
 from workers.task import Task
 from workers.tenant import Limits
@@ -23,8 +26,8 @@ INPUT, RESULTS = INGEST.topics
 DEADLINE_S = Limits().deadline_s
 
 
-def readout() -> Task:
-    return Task(READOUT, FakeCompute(READOUT, True, None, frozenset()), Limits())
+def readout(stored: Stored | None = None) -> Task:
+    return Task(READOUT, FakeCompute(READOUT, True, None, frozenset()), Limits(), stored)
 
 
 def batch(node: str, kind: Kind = Kind.SPIKES, window: int = 0, end: bool = False) -> Batch:
@@ -93,10 +96,22 @@ def test_silent_stream_is_not_asked_for() -> None:
     assert _asked_of_silence(readout()) == []
 
 
-def test_silent_stream_is_asked_for_where_records_were_lost() -> None:
-    # Ingest began to send it anew, and learned from the results that it was final.
+def lossy() -> Task:
     task = readout()
     task.truncated(TOPIC, 1)
+    return task
+
+
+def handed_over(task: Task) -> Task:
+    """What another owner makes of its checkpoint."""
+    snapshot = task.snapshot(full=True)
+    assert snapshot is not None
+    return readout(Stored(1, (snapshot.head, None), {}, snapshot.positions))
+
+
+@pytest.mark.parametrize("task", [lossy(), handed_over(lossy())], ids=["lossy", "handed over"])
+def test_silent_stream_is_asked_for_where_records_were_lost(task: Task) -> None:
+    # Ingest began to send it anew, and learned from the results that it was final.
     (kill,) = _asked_of_silence(task)
     assert (kill.stream, kill.networks, kill.if_final) == (StreamId(ERA, 0), ("n",), True)
 
