@@ -33,8 +33,9 @@ from topologies.stages.base import Encoder
 from workers.compute import EncoderEncode, KernelCompute
 from workers.conformance import admit, largest_batch
 from workers.device import DeviceCompute, open_device
+from workers.eras import Fresh
 from workers.hosted import Hosted
-from workers.ingest import Fresh, Ingest
+from workers.ingest import Ingest
 from workers.kernel import Kernel, check_subnormals
 from workers.leases import (
     Granted,

@@ -8,9 +8,9 @@ its name is taken) follows from the input topic alone, so that a replay decides 
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
@@ -18,6 +18,7 @@ from router.records import Data, Era, Kill, RecordError, Route, encode_record, p
 from router.topics import DEAD_LETTER, out_topic, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
+from workers.eras import Eras, Fresh, Step
 from workers.flight import Flight
 from workers.flow import FINAL, Cut, Flow
 from workers.intervals import IntervalSet
@@ -30,7 +31,7 @@ from workers.task import stream_field
 from workers.tenant import Limits, Outbox, Output
 from workers.turns import in_turn
 
-__all__ = ["Encode", "Fresh", "Ingest", "IngestWork"]
+__all__ = ["Encode", "Ingest", "IngestWork"]
 
 _MAX_WINDOWS_PER_RECORD = 4096
 """One record may not make ingest cut for minutes, nor fill the queue of its partition."""
@@ -71,30 +72,6 @@ class Encode(Protocol):
     def run(self, work: IngestWork) -> list[bytes | Exception]: ...
 
 
-@dataclass(frozen=True)
-class Fresh:
-    """What a claim without a checkpoint starts from: the log as it is, and a random era.
-
-    Records below `begin` are those of networks that were removed before (31): nothing is lost when
-    they are gone, and nothing is replayed while they are there.
-    """
-
-    era: int
-    log_start: int
-    log_end: int
-    begin: int = 0
-
-    @property
-    def start(self) -> int:
-        """The first offset to read."""
-        return max(self.log_start, self.begin)
-
-    @property
-    def is_truncated(self) -> bool:
-        """Whether records that count are gone."""
-        return self.log_start > self.begin
-
-
 class Ingest:
     """The ingest of one input on one partition (a `workers.tenant.Tenant`)."""
 
@@ -111,20 +88,12 @@ class Ingest:
         self.replaying = False
         self._encode = encode
         self._limits = limits
-        self._fresh = fresh
+        self._eras = Eras(fresh)
         self._outbox = Outbox(spec.operator, 0, spec.partition, limits.frame_bytes)
         self._spikes = spikes_topic(spec.operator)
         self._results = {t: n for n, t in zip(sorted(spec.networks), spec.topics[1:], strict=True)}
         self.reading = Reading(spec.topics)
         self._now = 0.0
-        self._era = 0
-        self._predecessor = 0
-        self._seen = Era(0, 0, ())
-        self._seen_at = -1
-        self._is_stale = False  # what was seen: it names other networks than the ROUTE before it
-        self._routed: tuple[str, ...] | None = None  # by the last ROUTE while no era was current
-        self._asked = 0
-        self._phase: Literal["scan", "await", "serve"] = "scan"
         self._routes: tuple[str, ...] = ()
         self._names = Names(limits.remembered_names)
         self._killed: dict[str, IntervalSet] = {}
@@ -140,10 +109,7 @@ class Ingest:
         self._commits = Commits(limits.uncommitted_bytes)
         if stored is not None:
             self._restore(stored)
-        if self._era == 0 and fresh.log_end <= fresh.start:
-            self._ask_for_era(0)
-        elif self._era and self._phase == "scan":
-            self._phase = "serve"
+        self._follow(self._eras.read_to(fresh.start))
 
     # ---- the outside --------------------------------------------------------------------------
 
@@ -157,7 +123,7 @@ class Ingest:
 
         Before the era is known: the results, which could not be told apart yet.
         """
-        if self._phase != "serve":
+        if not self._eras.is_serving:
             return self.spec.topics[1:]
         return (self.spec.in_topic,) if self._queued > self._limits.flight_bytes else ()
 
@@ -175,8 +141,8 @@ class Ingest:
 
     def start(self) -> dict[str, int]:
         first = self.reading.start()
-        if self._era == 0:
-            first[self.spec.in_topic] = self._fresh.start
+        if not self._eras.era:
+            first[self.spec.in_topic] = self._eras.start
         return first
 
     def update(self, spec: IngestSpec) -> None:
@@ -227,12 +193,11 @@ class Ingest:
     def _take(self, said: Data | Era | Route | Kill | RecordError, record: Record) -> None:
         self.reading.take(record)
         if isinstance(said, RecordError):
-            if self._phase == "serve":
+            if self._eras.is_serving:
                 self._reject(record, "", str(said))
         else:
             self._read(said, record)
-        if self._phase == "scan" and record.offset + 1 >= self._fresh.log_end:
-            self._scanned()
+        self._follow(self._eras.read_to(record.offset + 1))
 
     def _parse(self, record: Record) -> Data | Era | Route | Kill | RecordError:
         try:
@@ -242,8 +207,8 @@ class Ingest:
 
     def _read(self, said: Data | Era | Route | Kill, record: Record) -> None:
         if isinstance(said, Era):
-            self._read_era(said, record)
-        elif self._phase != "serve":
+            self._follow(self._eras.read(said, record.offset))
+        elif not self._eras.is_serving:
             self._before_era(said, record)
         elif isinstance(said, Route):
             self._route(said)
@@ -254,85 +219,38 @@ class Ingest:
 
     # ---- eras (1) -----------------------------------------------------------------------------
 
-    def _read_era(self, said: Era, record: Record) -> None:
-        """An ERA whose predecessor is not the current one is a zombie's."""
-        current = self._current
-        if said.era == current:
-            return
-        unknown = self._phase == "scan" and self._fresh.is_truncated
-        first_of_truncated = current == 0 and unknown
-        if said.predecessor != current and not first_of_truncated:
+    def _follow(self, step: Step) -> None:
+        if step is Step.ASK:
+            self._ask_for_era()
+        elif step is Step.ADOPT:
+            self._adopt()
+        elif step is Step.PASS_OVER:
             self.counts["zombie_eras_total"] += 1
-            return
-        self._seen, self._seen_at = said, record.offset
-        self._is_stale = self._routed is not None and set(self._routed) != set(said.networks)
-        if self._phase == "scan":
-            return
-        if self._began_before(said) or self._is_superseded():
-            self._ask_for_era(said.era)
-        else:
-            self._adopt()
 
-    @property
-    def _current(self) -> int:
-        """The last era that is valid, adopted or not: one that is superseded has a successor."""
-        return max(self._era, self._seen.era)
-
-    def _began_before(self, said: Era) -> bool:
-        """Whether the era may count from records that this ingest never saw: the log is truncated,
-        and who asked for its very first era may have seen it whole, if it was not asked for here,
-        or before that was known."""
-        is_first = said.predecessor == 0 and self._era == 0
-        return is_first and self._fresh.is_truncated and said.era != self._asked
-
-    def _scanned(self) -> None:
-        """The log is known to its end. A whole one is replayed, a truncated one starts anew."""
-        if self._seen.era and not (self._fresh.is_truncated or self._is_superseded()):
-            self._adopt()
-        else:
-            self._ask_for_era(self._seen.era)
-
-    def _ask_for_era(self, predecessor: int) -> None:
-        """A ROUTE that the era is to come after is in the log: what it says must stay true."""
-        self._phase = "await"
-        self._asked = max(self._fresh.era, predecessor + 1, self._asked + 1)
-        networks = self.spec.networks if self._routed is None else self._routed
-        era = Era(self._asked, predecessor, tuple(sorted(networks)))
+    def _ask_for_era(self) -> None:
+        era = self._eras.ask(self.spec.networks)
         self._outbox.record(self.spec.in_topic, None, encode_record(era))
 
     def _adopt(self) -> None:
-        """Number from the current ERA on; from the very first one, from the log's beginning."""
+        """Number anew; what was open in the era before has ended."""
         for flow in list(self._flows.values()):
             self._close(flow)
-        self._era, self._predecessor = self._seen.era, self._seen.predecessor
-        self._routes = self._seen.networks
+        self._routes, begin = self._eras.adopt()
         for field in self._names.clear():
             self._ledger.end(field)
         self._killed = {}
         self._early = {}
         self._condemned = set()
-        self._phase = "serve"
-        self._routed = None
-        begin = self._fresh.begin if self._is_first() else self._seen_at + 1
         if begin < self.reading.offset(self.spec.in_topic):
             self.reading.rewind(self.spec.in_topic, begin)
             self._seeks[self.spec.in_topic] = begin
         self._control(Kind.ERA, 0, "", self.spec.networks, "")
 
-    def _is_first(self) -> bool:
-        """Whether the era that was seen counts from the beginning, and all that is there."""
-        return self._seen.predecessor == 0 and not self._fresh.is_truncated
-
-    def _is_superseded(self) -> bool:
-        """Whether another era must follow the one that was seen, which names the wrong networks. A
-        first one is not asked: the ROUTE before it is read again."""
-        return self._is_stale and not self._is_first()
-
     def _before_era(self, said: Data | Route | Kill, record: Record) -> None:
         """Records before a later era belong to streams that nobody can number any more."""
         if isinstance(said, Route):
-            self._routed = said.networks
-        elif (self._era or self._fresh.is_truncated) and isinstance(said, Data):
+            self._eras.route(said.networks)
+        elif self._eras.has_lost_input and isinstance(said, Data):
             self._reject(record, said.name, "EraLost: the input was truncated, its state is gone")
 
     def truncated(self, topic: str, log_start: int) -> None:
@@ -341,12 +259,7 @@ class Ingest:
             return
         self.counts["log_truncated_total"] += 1
         if topic == self.spec.in_topic:
-            log_end = max(log_start, self._fresh.log_end)
-            self._fresh = replace(self._fresh, log_start=log_start, log_end=log_end)
-            if self._phase != "scan":  # an ERA that was asked for may be among what is gone
-                self._ask_for_era(self._current)
-            elif log_start >= self._fresh.log_end:
-                self._scanned()
+            self._follow(self._eras.truncated(log_start))
 
     # ---- records ------------------------------------------------------------------------------
 
@@ -396,7 +309,7 @@ class Ingest:
                 f"stream {data.name} asks for {list(wanted)}; deployed on input"
                 f" {self.spec.input.name}: {legal}"
             )
-        if not data.request and self._predecessor and data.seq != 0:
+        if not data.request and self._eras.predecessor and data.seq != 0:
             raise RecordError(
                 f"InputLost: input was lost before this record, so stream {data.name} may have"
                 " begun earlier; open a new stream under another name with seq 0"
@@ -484,7 +397,7 @@ class Ingest:
         if network is None:  # it was removed meanwhile (31)
             return
         for batch in frame.batches:
-            if batch.stream.era == self._era:
+            if batch.stream.era == self._eras.era:
                 is_final = batch.end or batch.kind is Kind.ABORT
                 level = FINAL if is_final else batch.window + 1
                 self._note_level(batch.stream.number, network, level)
@@ -521,7 +434,7 @@ class Ingest:
         self._ledger.change(self._field(flow.number))
 
     def _field(self, number: int) -> str:
-        return stream_field(self.spec.input.node, StreamId(self._era, number))
+        return stream_field(self.spec.input.node, StreamId(self._eras.era, number))
 
     def _close(self, flow: Flow) -> None:
         self._drop_cuts(flow)
@@ -543,7 +456,7 @@ class Ingest:
                     f"NetworkRemoved: stream {flow.name} on input {self.spec.input.name} was open"
                     f" when {', '.join(ends)} was removed by force"
                 )
-                self._kill(Kill(StreamId(self._era, number), flow.name, ends, error))
+                self._kill(Kill(StreamId(self._eras.era, number), flow.name, ends, error))
 
     def _kill(self, said: Kill) -> None:
         """End the stream for the networks named, and pass it on once (17).
@@ -553,7 +466,7 @@ class Ingest:
         one is written then; it asks again while a result is open, which the deadline sees to.
         """
         number = said.stream.number
-        if said.stream.era != self._era or number >= self._names.next_number:
+        if said.stream.era != self._eras.era or number >= self._names.next_number:
             return
         flow = self._flows.get(number)
         if not said.if_final:
@@ -621,7 +534,7 @@ class Ingest:
         self, kind: Kind, number: int, name: str, networks: Iterable[str], error: str
     ) -> Batch:
         return Batch(
-            node=self.spec.input.node, stream=StreamId(self._era, number), name=name,
+            node=self.spec.input.node, stream=StreamId(self._eras.era, number), name=name,
             networks=tuple(sorted(networks)), seed=0, window=0, start=0, stop=0, kind=kind,
             end=False, payload=b"", error=clip_text(error),
         )  # fmt: skip
@@ -648,7 +561,7 @@ class Ingest:
             f"DeadlineMissed: window {first} of stream {flow.name} on input {self.spec.input.name}"
             f" was not confirmed by {', '.join(late)} within {self._limits.deadline_s:g} s"
         )
-        kill = Kill(StreamId(self._era, flow.number), flow.name, late, clip_text(error))
+        kill = Kill(StreamId(self._eras.era, flow.number), flow.name, late, clip_text(error))
         self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
         # Wait no longer: what is queued behind these windows may hold back the reading of the KILL.
         self._condemned.add(flow.number)
@@ -738,7 +651,7 @@ class Ingest:
 
     def _send(self, flow: Flow, cut: Cut, payload: bytes) -> None:
         batch = Batch(
-            node=self.spec.input.node, stream=StreamId(self._era, flow.number), name=flow.name,
+            node=self.spec.input.node, stream=StreamId(self._eras.era, flow.number), name=flow.name,
             networks=flow.routes, seed=flow.seed, window=cut.window, start=cut.start, stop=cut.stop,
             kind=Kind.SPIKES, end=cut.end, payload=payload, error="",
         )  # fmt: skip
@@ -759,14 +672,14 @@ class Ingest:
         flow.doomed = True
         self._drop_cuts(flow)
         self._touch(flow)
-        kill = Kill(StreamId(self._era, flow.number), flow.name, flow.routes, clip_text(error))
+        kill = Kill(StreamId(self._eras.era, flow.number), flow.name, flow.routes, clip_text(error))
         self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
 
     # ---- checkpoint ---------------------------------------------------------------------------
 
     def snapshot(self, full: bool) -> Snapshot | None:
         """One instant (20). None while no era is current, and when nothing happened since."""
-        if self._phase != "serve" or self._commits.is_behind(self.reading):
+        if not self._eras.is_serving or self._commits.is_behind(self.reading):
             return None
         self._outbox.flush()
         offsets = {t: self.reading.offset(t) for t in self.spec.topics}
@@ -797,12 +710,12 @@ class Ingest:
         if self._names.owns(field):
             return self._names.has(field)
         _, era, number = field.rsplit("/", 2)
-        return int(era) == self._era and int(number) in self._flows
+        return int(era) == self._eras.era and int(number) in self._flows
 
     def _head(self) -> bytes:
         return seal({
             "positions": {t: list(p) for t, p in self.reading.positions().items()},
-            "era": [self._era, self._predecessor],
+            "era": [self._eras.era, self._eras.predecessor],
             "routes": list(self._routes),
             "next": self._names.next_number,
             "killed": {n: k.intervals() for n, k in self._killed.items()},
@@ -831,7 +744,7 @@ class Ingest:
         self.reading = Reading(
             self.spec.topics, {t: Position(*p) for t, p in head["positions"].items()}
         )
-        self._era, self._predecessor = head["era"]
+        self._eras.resume(*head["era"])
         self._routes = tuple(head["routes"])
         self._names.next_number = head["next"]
         self._early = head["early"]
@@ -852,7 +765,7 @@ class Ingest:
                     self._names.thaw(open_sealed(blobs[0], field))
         except SnapshotCorruptError:
             self.counts["snapshots_corrupt_total"] += 1
-            self._ask_for_era(self._era)
+            self._ask_for_era()
 
     def _open_head(self, stored: Stored) -> Any | None:
         """The newest head. An older one would number again what was numbered: it is not used."""
@@ -876,7 +789,7 @@ class Ingest:
         name = self._names.name_of(number)
         networks = tuple(sorted(self.spec.networks))
         error = clip_text(f"SnapshotCorrupt: {error}")
-        kill = Kill(StreamId(self._era, number), name, networks, error)
+        kill = Kill(StreamId(self._eras.era, number), name, networks, error)
         self._outbox.record(self.spec.in_topic, name.encode() or None, encode_record(kill))
 
     def _thaw(self, number: int, saved: list[Any]) -> None:

@@ -9,6 +9,7 @@ from router.records import Route, encode_record
 from router.store.calls import Claimed, TaskId, TaskSpec
 from router.topics import in_topic
 from workers import ingest, task
+from workers.eras import Fresh
 from workers.snapshot import Stored
 from workers.spec import IngestSpec
 from workers.spec import TaskSpec as WorkSpec
@@ -140,7 +141,7 @@ class Deployment:
         if isinstance(spec, IngestSpec):
             log = self._world.broker.log(spec.in_topic, of.partition)
             era = (self._world.clock.now << 20) + self._world.clock.draw(1 << 20)
-            fresh = ingest.Fresh(era, log.start, log.end)
+            fresh = Fresh(era, log.start, log.end)
             return ingest.Ingest(spec, FakeEncode(), self._limits(claimed), fresh, stored)
         unit = self._layout.unit(of.operator, of.group)
         compute = FakeCompute(spec, unit.is_readout, unit.every, self._plan.poisoned)

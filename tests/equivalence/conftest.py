@@ -24,7 +24,8 @@ from topologies.compiler.cut import Granularity
 from topologies.model import Network
 from topologies.stages.base import Array, Encoder
 from workers.compute import EncoderEncode, KernelCompute
-from workers.ingest import Fresh, Ingest
+from workers.eras import Fresh
+from workers.ingest import Ingest
 from workers.kernel import load_kernel
 from workers.reading import Record
 from workers.snapshot import Snapshot, Stored

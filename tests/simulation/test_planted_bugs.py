@@ -12,7 +12,6 @@ import pytest
 
 from loadtest.simulation.plan import Plan, draw
 from loadtest.simulation.runner import play
-from router.records import Era
 from router.store import simulated
 from router.store.lua import script
 from router.wire import Batch
@@ -162,10 +161,8 @@ def batches_without_routes(patch: pytest.MonkeyPatch) -> None:
 def new_era_without_its_record(patch: pytest.MonkeyPatch) -> None:
     """An ingest without a checkpoint numbers at once (1)."""
 
-    def begin(self: Ingest, predecessor: int) -> None:
-        self._seen = Era(self._fresh.era, predecessor, tuple(sorted(self.spec.networks)))
-        self._seen_at = -1
-        self._adopt()
+    def begin(self: Ingest) -> None:
+        self._follow(self._eras.read(self._eras.ask(self.spec.networks), -1))
 
     patch.setattr(Ingest, "_ask_for_era", begin)
 

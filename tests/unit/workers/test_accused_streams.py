@@ -8,7 +8,8 @@ from router.records import Data, Era, Kill, encode_record, parse_record
 from router.store.calls import Claimed, TaskId
 from router.topics import in_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
-from workers.ingest import Fresh, Ingest
+from workers.eras import Fresh
+from workers.ingest import Ingest
 from workers.reading import Record
 from workers.snapshot import Snapshot
 from workers.spec import IngestSpec, TaskSpec

@@ -6,7 +6,8 @@ from loadtest.simulation.numbers import FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.records import Data, Era, Route, encode_record
 from router.topics import in_topic
-from workers.ingest import Fresh, Ingest
+from workers.eras import Fresh
+from workers.ingest import Ingest
 from workers.reading import Record
 from workers.spec import IngestSpec
 from workers.tenant import Feed, Halt, Limits

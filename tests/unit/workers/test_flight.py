@@ -9,8 +9,9 @@ from loadtest.simulation.numbers import FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.records import Data, Era, encode_record
 from router.topics import in_topic
+from workers.eras import Fresh
 from workers.flight import Flight
-from workers.ingest import Fresh, Ingest, IngestWork
+from workers.ingest import Ingest, IngestWork
 from workers.reading import Record
 from workers.spec import IngestSpec
 from workers.tenant import Limits

@@ -10,7 +10,8 @@ from router.deadletter import decode as decode_letter
 from router.records import Data, Era, Route, encode_record, parse_record
 from router.topics import DEAD_LETTER, in_topic, out_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
-from workers.ingest import Fresh, Ingest
+from workers.eras import Fresh
+from workers.ingest import Ingest
 from workers.reading import Record
 from workers.spec import IngestSpec
 from workers.tenant import Limits
@@ -80,11 +81,12 @@ def test_first_era_counts_from_the_beginning_of_the_log() -> None:
     assert log.streams() == [(100, 0, "a")]
 
 
-def test_era_of_a_zombie_is_ignored() -> None:
+@pytest.mark.parametrize("said", [Era(300, 200, ("n",)), Era(99, 100, ("n",))], ids=str)
+def test_era_that_does_not_follow_on_the_current_one_is_ignored(said: Era) -> None:
     log = Log(100, 0, 0)
     (era,) = log.eras()
     log.read(era)
-    log.read(Era(300, 200, ("n",)))
+    log.read(said)
     log.read(sample("a", end=True))
     assert log.streams() == [(100, 0, "a")]
     assert log.ingest.counts["zombie_eras_total"] == 1

@@ -10,7 +10,8 @@ from loadtest.simulation.shapes import build, layout
 from router.records import Data, Era, Route, encode_record
 from router.topics import in_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
-from workers.ingest import Fresh, Ingest
+from workers.eras import Fresh
+from workers.ingest import Ingest
 from workers.reading import Record
 from workers.snapshot import Snapshot, Stored
 from workers.spec import IngestSpec, TaskSpec

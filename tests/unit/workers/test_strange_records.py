@@ -10,7 +10,8 @@ from router.deadletter import decode as decode_letter
 from router.records import Data, Era, Route, encode_record
 from router.topics import DEAD_LETTER, in_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
-from workers.ingest import Fresh, Ingest
+from workers.eras import Fresh
+from workers.ingest import Ingest
 from workers.reading import Record
 from workers.spec import IngestSpec, TaskSpec
 from workers.task import Task

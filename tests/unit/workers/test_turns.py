@@ -10,7 +10,8 @@ from loadtest.simulation.shapes import build, layout
 from router.records import Data, Era, encode_record
 from router.topics import in_topic
 from router.wire import Batch, Frame, Kind, StreamId, encode_frame
-from workers.ingest import Fresh, Ingest
+from workers.eras import Fresh
+from workers.ingest import Ingest
 from workers.reading import Record
 from workers.spec import IngestSpec, TaskSpec
 from workers.task import Task
