@@ -11,6 +11,7 @@ What each topic gets beside its numbers:
 - `unclean.leader.election.enable=false`: a copy that lacks acknowledged records never leads.
 """
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -23,6 +24,9 @@ from topologies.errors import SpikeRouterError
 
 __all__ = ["TopicsNotMade", "create_topics", "topic_config"]
 
+_RETRY_S: Final = 0.2  # between two attempts
+_PATIENCE: Final = 3  # times the send timeout: a controller that died is replaced by then
+_ATTEMPT: Final = 0.2  # times the send timeout: a request may wait for the one that died
 _COPIES: Final = 3
 _LARGEST_BATCH: Final = 1_048_588  # Kafka's own default of max.message.bytes
 _HEADROOM: Final = 100_000  # bytes of a batch beside its largest record
@@ -40,20 +44,25 @@ class TopicsNotMade(SpikeRouterError, RuntimeError):
 async def create_topics(
     settings: Settings, topics: Iterable[str], n_partitions: int
 ) -> tuple[str, ...]:
-    """Make those topics that do not exist, and return their names. Raises `TopicsNotMade`."""
-    admin = AIOKafkaAdminClient(
-        **kafka_options(settings), request_timeout_ms=int(settings.send_timeout_s * 1000)
-    )
-    try:
-        await admin.start()
-        return await _create(admin, settings, topics, n_partitions)
-    except (KafkaError, TimeoutError) as error:
-        raise TopicsNotMade(
-            f"Kafka at {settings.kafka} did not make the topics: {error!r}. Check that it runs, and"
-            " that this user may describe the cluster and create topics."
-        ) from error
-    finally:
-        await admin.close()
+    """Make those topics that do not exist, and return their names. Raises `TopicsNotMade`.
+
+    A broker that is away for a while is waited for, three times `settings.send_timeout_s` at most.
+    """
+    wanted = tuple(dict.fromkeys(topics))
+    now = asyncio.get_running_loop().time
+    deadline = now() + _PATIENCE * settings.send_timeout_s
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await _attempt(settings, wanted, n_partitions)
+        except (KafkaError, TimeoutError) as error:
+            may_pass = isinstance(error, TimeoutError) or error.retriable
+            if not may_pass or now() + _RETRY_S >= deadline:
+                raise TopicsNotMade(
+                    f"Kafka at {settings.kafka} did not make the topics: {error!r}. Check that it"
+                    " runs, and that this user may describe the cluster and create topics."
+                ) from error
+        await asyncio.sleep(_RETRY_S)
 
 
 def topic_config(settings: Settings, copies: int) -> dict[str, str]:
@@ -80,6 +89,19 @@ def topic_config(settings: Settings, copies: int) -> dict[str, str]:
     }
 
 
+async def _attempt(
+    settings: Settings, topics: Iterable[str], n_partitions: int
+) -> tuple[str, ...]:
+    """Ask a cluster as it is now: a client that is open already may know it as it was."""
+    answer_ms = max(1, int(_ATTEMPT * settings.send_timeout_s * 1000))
+    admin = AIOKafkaAdminClient(**kafka_options(settings), request_timeout_ms=answer_ms)
+    try:
+        await admin.start()
+        return await _create(admin, settings, topics, n_partitions)
+    finally:
+        await admin.close()
+
+
 async def _create(
     admin: AIOKafkaAdminClient, settings: Settings, topics: Iterable[str], n_partitions: int
 ) -> tuple[str, ...]:
@@ -92,7 +114,7 @@ async def _create(
     config = topic_config(settings, copies)
     wanted = [
         NewTopic(name, n_partitions, copies, topic_configs=config)
-        for name in dict.fromkeys(topics)
+        for name in topics
         if name not in existing
     ]
     if not wanted:
@@ -103,9 +125,12 @@ async def _create(
 
 
 def _check(errors: Iterable[Any]) -> None:
-    """Raise TopicsNotMade for the first error but that somebody else was quicker."""
+    """Raise for the first error but that somebody else was quicker: TopicsNotMade, or Kafka's own
+    where it may pass."""
     for name, code, reason in errors:
         kind = for_code(code)
+        if code and kind.retriable:
+            raise kind(f"topic {name}: {reason or 'no reason'}")
         if code and kind is not TopicAlreadyExistsError:
             raise TopicsNotMade(
                 f"Kafka refused to make topic {name} ({kind.__name__}): {reason or 'no reason'}"

@@ -127,6 +127,15 @@ class Bus:
         )
         return future
 
+    async def write(self, topic: str, partition: int, value: bytes) -> int:
+        """Append a record without a key, and wait; its offset. Raises BusError."""
+        try:
+            written = await (await self.send(topic, None, partition, value))
+        except KafkaError as error:
+            raise BusError(f"Kafka did not take a record of topic {topic}: {error!r}.") from error
+        offset: int = written.offset
+        return offset
+
     async def ensure(self, topics: Iterable[str], n_partitions: int) -> None:
         """Wait until the topics are there; a broker that may creates them when asked for.
 

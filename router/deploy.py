@@ -108,7 +108,7 @@ async def deploy_compiled(
         routes = tuple(sorted(n.name for n in everything.values() if n.input.name == name))
         value = encode_record(Route(routes))
         for partition in range(n_partitions):
-            await (await bus.send(in_topic(name), None, partition, value))
+            await bus.write(in_topic(name), partition, value)
     return Deployed(tuple(n.name for n in networks), len(specs), sum(fresh))
 
 

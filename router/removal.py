@@ -102,11 +102,7 @@ async def _route(
     source = network.input.name
     rest = (n.name for n in networks.values() if n.input.name == source and n.name != network.name)
     value = encode_record(Route(tuple(sorted(rest)), (network.name,) if force else ()))
-    told = []
-    for partition in range(partitions):
-        written = await (await bus.send(in_topic(source), None, partition, value))
-        told.append(written.offset)
-    return told
+    return [await bus.write(in_topic(source), partition, value) for partition in range(partitions)]
 
 
 async def _drain(

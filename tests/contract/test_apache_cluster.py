@@ -11,7 +11,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from loadtest.brokers import under_fire
 from router.admin import TopicsNotMade, create_topics
 from router.apache import ApacheKafka
-from router.bus import Bus, Place
+from router.bus import Bus, BusError, Place
 from router.processes import ServerError
 from router.settings import Settings
 
@@ -90,6 +90,17 @@ async def test_a_topic_that_exists_is_left_alone(
     assert [len(p["replicas"]) for p in described["partitions"]] == [2, 2, 2]
 
 
+async def test_topics_are_made_while_a_broker_is_away(
+    cluster: ApacheKafka, settings: Settings, fresh_name: FreshName
+) -> None:
+    topics = [fresh_name("away") for _ in range(8)]  # each asks a broker that is drawn at random
+    cluster.kill(cluster.numbers[0])
+    two = settings.changed(replication=2)
+    made = [await create_topics(two, [topic], 1) for topic in topics]
+    assert made == [(topic,) for topic in topics]
+    assert set(topics) <= {each["topic"] for each in await cluster.describe()}
+
+
 async def test_more_copies_than_brokers_are_refused_with_kafkas_reason(
     settings: Settings, fresh_name: FreshName
 ) -> None:
@@ -111,6 +122,8 @@ async def test_a_topic_is_not_made_by_asking_for_it(
     async with Bus(settings.changed(send_timeout_s=1.0)) as bus:
         with pytest.raises(UnknownTopicOrPartitionError):
             await (await bus.send(asked, None, 0, b"x"))
+        with pytest.raises(BusError, match=f"did not take a record of topic {asked}"):
+            await bus.write(asked, 0, b"x")
     assert asked not in [each["topic"] for each in await cluster.describe()]
 
 
