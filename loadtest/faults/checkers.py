@@ -26,6 +26,7 @@ __all__ = [
     "stopped",
     "stuck",
     "unexcused",
+    "unready",
 ]
 
 FORGETFUL: Final = ("fail-over", "wipe-store")
@@ -224,6 +225,12 @@ def _is_hit(history: History, worker: str, at: float) -> bool:
     )
 
 
+def unready(history: History) -> Iterator[str]:
+    """A stack that did not serve everything again when all faults were over."""
+    if history.unready:
+        yield history.unready
+
+
 def grown(history: History) -> Iterator[str]:
     """Processes whose memory grew over their life: its last quarter against its second one."""
     lives: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
@@ -257,6 +264,7 @@ CHECKERS: Final[Mapping[str, Callable[[History], Iterable[str]]]] = {
     "unexcused error": unexcused,
     "stale checkpoint": stale,
     "unrelated task stopped": stopped,
+    "not ready at the end": unready,
     "memory growth": grown,
 }
 

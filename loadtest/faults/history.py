@@ -119,7 +119,8 @@ class History:
 
     `unsent` are records that the publisher gave up, never acknowledged; `n_unreadable` counts
     records of results topics that are no frame. `unplayed` are faults that could not be injected,
-    or not be healed, as they are described.
+    or not be healed, as they are described. `unready` says why the stack did not serve everything
+    again after the last fault; it is empty when it did.
     """
 
     expected: Mapping[str, Mapping[str, tuple[bytes, ...]]] = field(default_factory=dict)
@@ -133,6 +134,7 @@ class History:
     sizes: list[Size] = field(default_factory=list)
     faults: list[Injected] = field(default_factory=list)
     unplayed: list[Injected] = field(default_factory=list)
+    unready: str = ""
 
     @property
     def disturbances(self) -> list[Injected]:

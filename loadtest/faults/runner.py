@@ -19,6 +19,7 @@ from loadtest.faults.watch import Tap, Watcher
 from loadtest.faults.workload import Pace, Workload
 from loadtest.faults.world import World
 from router.client import Publisher, ResultReader
+from router.supervisor import StackError
 from topologies.errors import SpikeRouterError
 
 __all__ = ["Outcome", "play"]
@@ -50,7 +51,8 @@ async def play(
 ) -> Outcome:
     """Inject each fault at its time while a workload runs; then wait for every answer.
 
-    Faults may overlap. Returns when the workload is over and every task has an owner again.
+    Faults may overlap. Returns when the workload is over, and every task has an owner again or had
+    time enough to get one.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -72,7 +74,7 @@ async def play(
                 running = group.create_task(workload.run())
                 await asyncio.sleep(_QUIET_S)
                 await _inject(world, hostile, faults, history, say)
-                await world.stack.wait_ready(_SETTLED_S)
+                history.unready = await _until_ready(world)
                 await asyncio.sleep(_QUIET_S)
                 workload.stop()
                 await running
@@ -82,6 +84,15 @@ async def play(
             await asyncio.gather(*watching, return_exceptions=True)
         repeats = reader.table.tally.repeats
     return Outcome(history, watcher.counts, repeats, loop.time() - began)
+
+
+async def _until_ready(world: World) -> str:
+    """Wait until everything is served; what is wrong when it is not in time, else ""."""
+    try:
+        await world.stack.wait_ready(_SETTLED_S)
+    except StackError as error:
+        return str(error).partition("\n")[0]  # without what the processes wrote last
+    return ""
 
 
 async def _inject(

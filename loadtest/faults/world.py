@@ -23,10 +23,12 @@ from router.redis_server import RedisPair
 from router.settings import Settings
 from router.supervisor import Child, Stack, StackOptions
 from topologies.compiled import CompiledNetwork
+from topologies.errors import SpikeRouterError
 
 __all__ = ["World"]
 
 _BROKERS: Final = 3
+_RETRY_S: Final = 0.5  # between two attempts to deploy
 
 
 class World:
@@ -188,10 +190,19 @@ class World:
         await self.redis.replica.wait_replicated()
 
     async def deploy(self) -> None:
-        """Deploy everything again, as one does after the store has lost its data."""
-        await deploy(
-            self.settings, list(self.networks.values()), partitions=self.settings.partitions
-        )
+        """Deploy everything again, as one does after the store has lost its data, and again while
+        other faults are in the way: without it nothing is served any more."""
+        while True:
+            try:
+                await deploy(
+                    self.settings, list(self.networks.values()), partitions=self.settings.partitions
+                )
+            except SpikeRouterError as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     def apache(self) -> ApacheKafka:
         """The brokers, where they can be killed and come back."""

@@ -128,6 +128,10 @@ def _stop_a_task_that_nobody_hit(history: History) -> None:
         history.samples[i] = sample._replace(tasks={**sample.tasks, "other": free})
 
 
+def _stay_down(history: History) -> None:
+    history.unready = "The stack did not become ready within 90 s."
+
+
 def _grow(history: History) -> None:
     history.sizes = [s._replace(n_bytes=int(s.n_bytes + 2 * s.at * _MB)) for s in history.sizes]
 
@@ -146,6 +150,7 @@ _BAD: dict[str, list[Callable[[History], None]]] = {
     "unexcused error": [_end_with_an_error],
     "stale checkpoint": [_accept_a_zombies_checkpoint, _take_a_position_back, _forget_a_position],
     "unrelated task stopped": [_stop_a_task_that_nobody_hit],
+    "not ready at the end": [_stay_down],
     "memory growth": [_grow],
 }
 
