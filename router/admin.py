@@ -89,9 +89,7 @@ def topic_config(settings: Settings, copies: int) -> dict[str, str]:
     }
 
 
-async def _attempt(
-    settings: Settings, topics: Iterable[str], n_partitions: int
-) -> tuple[str, ...]:
+async def _attempt(settings: Settings, topics: Iterable[str], n_partitions: int) -> tuple[str, ...]:
     """Ask a cluster as it is now: a client that is open already may know it as it was."""
     answer_ms = max(1, int(_ATTEMPT * settings.send_timeout_s * 1000))
     admin = AIOKafkaAdminClient(**kafka_options(settings), request_timeout_ms=answer_ms)

@@ -3,7 +3,8 @@
 1. ROUTE without the network: no stream may begin in it any more (PROTOCOL 5). By force, it ends
    those of its streams that have not been told to end, too: each gets the error `NetworkRemoved`.
 2. Wait until the ingest has read that record and every stream of the network is confirmed to its
-   end: what is open goes on, and what a client waits for comes.
+   end: what is open goes on, and what a client waits for comes. Where ingest routes to the network
+   nevertheless, it never read the record: it is appended again.
 3. A new generation, for the keys of tasks that are deployed from now on: who still runs a task
    under its old key writes to nothing.
 4. Its own tasks with their checkpoints, then its own artifacts. What another network uses stays.
@@ -16,7 +17,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from router.artifacts import open_artifacts
 from router.bus import Bus
@@ -29,7 +30,7 @@ from router.store.redis import RedisStore
 from router.topics import in_topic
 from topologies.compiled import CompiledNetwork
 
-__all__ = ["RemoveError", "Removed", "open_streams", "own_operators", "remove"]
+__all__ = ["RemoveError", "Removed", "has_lost_route", "open_streams", "own_operators", "remove"]
 
 _ASK_AGAIN_S: Final = 0.1
 
@@ -61,8 +62,8 @@ async def remove(
             legal = ", ".join(sorted(networks)) or "none"
             raise RemoveError(f"No network {name!r} is deployed; deployed are: {legal}.")
         network = networks[name]
-        told = await _route(bus, network, networks, settings.partitions, force=force)  # 1
-        await _drain(store, network, told, timeout)  # 2
+        route = _route(network, networks, force=force)
+        await _drain(store, bus, network, route, settings.partitions, timeout)  # 1 and 2
         await store.begin_generation()  # 3
         return await _take_away(settings, store, network, networks)
 
@@ -76,8 +77,27 @@ def own_operators(network: CompiledNetwork, networks: Mapping[str, CompiledNetwo
 def open_streams(reply: StatusReply, network: CompiledNetwork, told: int) -> int | None:
     """Streams of the network that ingest waits for on one partition.
 
-    None while the ingest has not read its input up to offset `told`, or nobody runs it.
+    None while the ingest has not read its input up to offset `told`, awaits an era that may route
+    to the network again, or is run by nobody.
     """
+    known = _told_by_ingest(reply, network)
+    if known is None or known["read"] <= told or known.get("routes", ()) is None:
+        return None
+    n_open: int = known["streams"].get(network.name, 0)
+    return n_open
+
+
+def has_lost_route(reply: StatusReply, network: CompiledNetwork, told: int) -> bool:
+    """Whether streams may still join the network behind the ROUTE at offset `told`: retention took
+    that record before the ingest read it, or an ERA that was on its way came after it."""
+    known = _told_by_ingest(reply, network)
+    if known is None or known["read"] <= told:
+        return False
+    return network.name in (known.get("routes") or ())  # workers of earlier releases do not tell
+
+
+def _told_by_ingest(reply: StatusReply, network: CompiledNetwork) -> dict[str, Any] | None:
+    """What the owner of the network's ingest last told of its streams."""
     ingest = network.nodes[network.input.node].operator
     for task in reply.tasks:
         if task.task.operator != ingest or task.lease_ms <= 0:
@@ -85,35 +105,39 @@ def open_streams(reply: StatusReply, network: CompiledNetwork, told: int) -> int
         for worker in reply.workers:
             said = worker.info.details.get(task_detail(task.task, "open"))
             if worker.worker == task.worker and isinstance(said, str):
-                known = json.loads(said)
-                return known["streams"].get(network.name, 0) if known["read"] > told else None
+                known: dict[str, Any] = json.loads(said)
+                return known
     return None
 
 
-async def _route(
-    bus: Bus,
-    network: CompiledNetwork,
-    networks: Mapping[str, CompiledNetwork],
-    partitions: int,
-    *,
-    force: bool,
-) -> list[int]:
-    """Append the ROUTE records; the offset of each, by partition."""
+def _route(
+    network: CompiledNetwork, networks: Mapping[str, CompiledNetwork], *, force: bool
+) -> bytes:
+    """The ROUTE record, without the network."""
     source = network.input.name
     rest = (n.name for n in networks.values() if n.input.name == source and n.name != network.name)
-    value = encode_record(Route(tuple(sorted(rest)), (network.name,) if force else ()))
-    return [await bus.write(in_topic(source), partition, value) for partition in range(partitions)]
+    return encode_record(Route(tuple(sorted(rest)), (network.name,) if force else ()))
 
 
 async def _drain(
-    store: RedisStore, network: CompiledNetwork, told: list[int], timeout: float
+    store: RedisStore,
+    bus: Bus,
+    network: CompiledNetwork,
+    route: bytes,
+    partitions: int,
+    timeout: float,
 ) -> None:
-    left: dict[int, int | None] = dict.fromkeys(range(len(told)))
+    """Append ROUTE to each partition, again where it was lost, and wait for the open streams."""
+    topic = in_topic(network.input.name)
+    told = [await bus.write(topic, partition, route) for partition in range(partitions)]  # 1
+    left: dict[int, int | None] = dict.fromkeys(range(partitions))
     try:
         async with asyncio.timeout(timeout):
-            while left:
+            while left:  # 2
                 for partition in tuple(left):
                     reply = await store.status(partition)
+                    if has_lost_route(reply, network, told[partition]):
+                        told[partition] = await bus.write(topic, partition, route)
                     left[partition] = open_streams(reply, network, told[partition])
                     if left[partition] == 0:
                         del left[partition]

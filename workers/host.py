@@ -631,7 +631,8 @@ class Host:
             details[task_detail(task, "streams")] = tenant.n_streams
             if isinstance(tenant, Ingest):
                 read = tenant.reading.offset(tenant.spec.in_topic)
-                told = {"read": read, "streams": tenant.open_streams()}
+                streams = tenant.open_streams()
+                told = {"read": read, "streams": streams, "routes": tenant.routes}
                 details[task_detail(task, "open")] = json.dumps(told)
             age = int((now - running.hosted.committed_at) * 1000)
             details[task_detail(task, "checkpoint_age_ms")] = age

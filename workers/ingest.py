@@ -135,6 +135,11 @@ class Ingest:
     def n_waiting(self) -> int:
         return sum(len(flow.cuts) for flow in self._flows.values())
 
+    @property
+    def routes(self) -> tuple[str, ...] | None:
+        """The networks that a stream may join now; None while no era is current."""
+        return self._routes if self._eras.is_serving else None
+
     def open_streams(self) -> dict[str, int]:
         """How many streams each network has that it has not confirmed to their end."""
         return dict(Counter(name for flow in self._flows.values() for name in flow.waiting))

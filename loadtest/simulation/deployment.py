@@ -74,17 +74,23 @@ class Deployment:
         self._world.note(f"no stream may join {name} any more{', all must leave' if force else ''}")
         ends = (name,) if force else ()
         self._world.checker.forced |= {*ends}
-        self._route(tuple(n for n in self.names if n != name), ends)
-        self._drain(name)
+        self._route(self._without(name), ends)
+        self._drain(name, ends)
 
-    def _drain(self, name: str) -> None:
+    def _without(self, name: str) -> tuple[str, ...]:
+        return tuple(n for n in self.names if n != name)
+
+    def _drain(self, name: str, ends: tuple[str, ...]) -> None:
         world = self._world
-        if world.checker.open_in(name) or not world.rest.has_read_inputs():
-            world.clock.after(20, self._drain, name)
+        is_read = world.rest.has_read_inputs()
+        if is_lost := is_read and world.rest.is_routed_to(name):  # ingest never read that ROUTE
+            self._route(self._without(name), ends)
+        if world.checker.open_in(name) or is_lost or not is_read:
+            world.clock.after(20, self._drain, name, ends)
             return
         world.note(f"remove {name}")
         before = set(self.tasks())
-        self._settle(tuple(n for n in self.names if n != name), (name,))
+        self._settle(self._without(name), (name,))
         for of in sorted(before.difference(self.tasks()), key=str):
             self._remove_task(of)
         self._tell()

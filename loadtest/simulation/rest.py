@@ -48,7 +48,14 @@ class Rest:
                 return False
             if host is None or host.tenant.reading.offset(spec.in_topic) < log.end:
                 return False
+            if isinstance(host.tenant, Ingest) and host.tenant.routes is None:
+                return False
         return True
+
+    def is_routed_to(self, network: str) -> bool:
+        """Whether an ingest has streams join the network now."""
+        tenants = [host.tenant for host in self._owners().values()]
+        return any(network in (t.routes or ()) for t in tenants if isinstance(t, Ingest))
 
     def unrest(self) -> str:
         """Why the world is not at rest, "" when it is."""

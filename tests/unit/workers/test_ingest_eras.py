@@ -175,6 +175,16 @@ def test_records_lost_above_where_a_network_begins_are_missed() -> None:
     assert log.letters == ["EraLost: the input was truncated, its state is gone"]
 
 
+def test_ingest_routes_nowhere_before_its_era_and_then_as_that_and_each_route_says() -> None:
+    log = Log(100, 0, 0, spec=spec_of("shared", "n", "m"))
+    (era,) = log.eras()
+    routes = [log.ingest.routes]
+    for said in (era, Route(("m",))):
+        log.read(said)
+        routes.append(log.ingest.routes)
+    assert routes == [None, ("m", "n"), ("m",)]
+
+
 def test_open_streams_are_counted_by_network_until_they_are_confirmed() -> None:
     log = Log(100, 0, 0)
     (era,) = log.eras()
