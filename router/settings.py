@@ -93,7 +93,8 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=32_767,
-        description="Copies of each record on a real Kafka; none: three, or one on each broker.",
+        description="Copies of each record on a real Kafka; none: three, or one on each broker "
+        "that is up when the topic is made, if there are fewer.",
     )
     min_insync: int | None = Field(
         default=None,
