@@ -98,7 +98,9 @@ async def test_topics_are_made_while_a_broker_is_away(
     two = settings.changed(replication=2)
     made = [await create_topics(two, [topic], 1) for topic in topics]
     assert made == [(topic,) for topic in topics]
-    assert set(topics) <= {each["topic"] for each in await cluster.describe()}
+    async with asyncio.timeout(30):  # a broker learns of topics a moment after they are made
+        while not set(topics) <= {each["topic"] for each in await cluster.describe()}:
+            await asyncio.sleep(0.1)
 
 
 async def test_more_copies_than_brokers_are_refused_with_kafkas_reason(
