@@ -77,11 +77,14 @@ class Host:
             self.world.read_by(log.place, self)
 
     def seek_back(self) -> None:
-        """Another task of the same consumer needs older records: they come here again, too (6)."""
+        """Another task of the same consumer needs older records: they come here again, too (6).
+
+        What retention took before it was read stays to be told: nobody is sought past it.
+        """
         for log in self.logs:
             topic = log.place.topic
-            back = self.world.clock.draw(4)
-            self.at[topic] = max(log.start, min(self.at[topic], log.end) - back)
+            at, back = self.at[topic], self.world.clock.draw(4)
+            self.at[topic] = min(at, max(log.start, min(at, log.end) - back))
         self.wake(1)
 
     def learn(self) -> None:
