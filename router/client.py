@@ -711,15 +711,16 @@ class ResultReader:
             while True:
                 stream = self.peek(network, name, partition)
                 self._check_refused(network, name, partition, (), stream)
-                for emission in () if stream is None else stream.emissions(start):
-                    start = emission.index + 1
-                    yield emission
-                if stream is not None and start < stream.index:
-                    continue  # more came while the last one was looked at
-                if stream is not None and stream.final:
+                if stream is not None:
+                    for emission in stream.emissions(start):
+                        start = emission.index + 1
+                        yield emission
+                    if start < stream.index:
+                        continue  # more came while the last one was looked at
                     if stream.error:
                         raise StreamFailed(stream.result())
-                    return
+                    if stream.final:
+                        return
                 await self._changed(network, name, limit)
 
     def counters(self) -> dict[str, int]:

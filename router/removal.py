@@ -80,8 +80,8 @@ def open_streams(reply: StatusReply, network: CompiledNetwork, told: int) -> int
     None while the ingest has not read its input up to offset `told`, awaits an era that may route
     to the network again, or is run by nobody.
     """
-    known = _told_by_ingest(reply, network)
-    if known is None or known["read"] <= told or known.get("routes", ()) is None:
+    known = _known_behind(told, reply, network)
+    if known is None or known.get("routes", ()) is None:
         return None
     n_open: int = known["streams"].get(network.name, 0)
     return n_open
@@ -90,14 +90,13 @@ def open_streams(reply: StatusReply, network: CompiledNetwork, told: int) -> int
 def has_lost_route(reply: StatusReply, network: CompiledNetwork, told: int) -> bool:
     """Whether streams may still join the network behind the ROUTE at offset `told`: retention took
     that record before the ingest read it, or an ERA that was on its way came after it."""
-    known = _told_by_ingest(reply, network)
-    if known is None or known["read"] <= told:
-        return False
-    return network.name in (known.get("routes") or ())  # workers of earlier releases do not tell
+    known = _known_behind(told, reply, network)
+    return known is not None and network.name in (known.get("routes") or ())
 
 
-def _told_by_ingest(reply: StatusReply, network: CompiledNetwork) -> dict[str, Any] | None:
-    """What the owner of the network's ingest last told of its streams."""
+def _known_behind(told: int, reply: StatusReply, network: CompiledNetwork) -> dict[str, Any] | None:
+    """What the owner of the network's ingest last told of its streams; None while it has not read
+    its input up to offset `told`. Workers of earlier releases tell no `routes`."""
     ingest = network.nodes[network.input.node].operator
     for task in reply.tasks:
         if task.task.operator != ingest or task.lease_ms <= 0:
@@ -106,7 +105,7 @@ def _told_by_ingest(reply: StatusReply, network: CompiledNetwork) -> dict[str, A
             said = worker.info.details.get(task_detail(task.task, "open"))
             if worker.worker == task.worker and isinstance(said, str):
                 known: dict[str, Any] = json.loads(said)
-                return known
+                return known if known["read"] > told else None
     return None
 
 

@@ -667,7 +667,7 @@ async def test_emissions_that_are_no_longer_kept_are_410(world: World) -> None:
     world.reader.feed("gestures", 1, result("cam", [[1]], window=5, end=False))
     answer = await world.client.get(RESULTS)
     assert answer.status_code == 410
-    assert "the next one is 5" in answer.json()["error"]
+    assert "the next one is 5: ask from there" in answer.json()["error"]
     assert (await world.client.get(RESULTS, params={"format": "ndjson"})).status_code == 410
 
 
