@@ -19,7 +19,8 @@ from workers.flow import Cut, Piece
 from workers.ingest import IngestWork
 from workers.kernel import Kernel
 from workers.spec import IngestSpec, TaskSpec
-from workers.task import Held, Window, Work
+from workers.streams import Held
+from workers.windows import Window, Work
 
 __all__ = ["EncoderEncode", "ForeignStateError", "KernelCompute"]
 
@@ -32,7 +33,7 @@ class ForeignStateError(SpikeRouterError, RuntimeError):
 
 
 class KernelCompute:
-    """Runs a kernel over the windows of a task (`workers.task.Compute`)."""
+    """Runs a kernel over the windows of a task (`workers.windows.Compute`)."""
 
     def __init__(self, spec: TaskSpec, kernel: Kernel) -> None:
         self._spec = spec

@@ -26,7 +26,8 @@ from topologies.profiles import Profile
 from topologies.stages.base import Array
 from workers.compute import ForeignStateError, KernelCompute
 from workers.spec import TaskSpec
-from workers.task import Window, Work, stream_field
+from workers.streams import stream_field
+from workers.windows import Window, Work
 
 __all__ = ["Device", "DeviceCompute", "DeviceFailedError", "open_device"]
 
@@ -84,7 +85,7 @@ class _Past(NamedTuple):
 
 
 class DeviceCompute(KernelCompute):
-    """Runs the windows of a task on a node (`workers.task.Compute`)."""
+    """Runs the windows of a task on a node (`workers.windows.Compute`)."""
 
     def __init__(self, spec: TaskSpec, operator: Operator, device: Device) -> None:
         """Loads the node. Raises DeviceFailedError."""

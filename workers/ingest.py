@@ -27,7 +27,7 @@ from workers.names import Name, Names
 from workers.reading import Reading, Record
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
 from workers.spec import IngestSpec
-from workers.task import stream_field
+from workers.streams import stream_field
 from workers.tenant import Limits, Outbox, Output
 from workers.turns import in_turn
 

@@ -91,7 +91,7 @@ def _redirect(proxies: Mapping[str, str]) -> None:
 def _die_at(deadly: str) -> None:
     """Let the window of `NODE:STREAM:WINDOW` kill this process when it is to be stepped."""
     from workers.compute import KernelCompute
-    from workers.task import Work
+    from workers.windows import Work
 
     node, name, window = deadly.split(":")
     run = KernelCompute.run

@@ -18,7 +18,8 @@ from router.records import Data
 from workers.flow import Cut
 from workers.ingest import IngestWork
 from workers.spec import TaskSpec
-from workers.task import Held, Window, Work
+from workers.streams import Held
+from workers.windows import Window, Work
 
 __all__ = [
     "DEADLY_SEED", "MASK", "POISON_SEED", "FakeCompute", "FakeEncode", "emit", "mix", "mix_event",
@@ -53,7 +54,7 @@ def mix_event(value: int, address: int, weight: int) -> int:
 
 
 class FakeCompute:
-    """`workers.task.Compute` for one task. `every` is None for what is no readout."""
+    """`workers.windows.Compute` for one task. `every` is None for what is no readout."""
 
     def __init__(
         self, spec: TaskSpec, is_readout: bool, every: int | None, poisoned: frozenset[str]

@@ -19,7 +19,8 @@ from workers.ingest import Ingest
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger, Taken
 from workers.snapshot import Snapshot, open_sealed, seal
-from workers.task import Task, _PlaceState, _Stream
+from workers.streams import PlaceState, Stream
+from workers.task import Task
 from workers.tenancy import CommitPlan, Tenancy
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -81,7 +82,7 @@ def no_duplicate_check_on_one_edge(patch: pytest.MonkeyPatch) -> None:
     """What comes again from the last source is taken again (8)."""
     hold = Task._hold
 
-    def take(self: Task, stream: _Stream, source: int, batch: Batch) -> bool:
+    def take(self: Task, stream: Stream, source: int, batch: Batch) -> bool:
         if source == len(stream.expect) - 1 and batch.window < stream.expect[source]:
             stream.expect[source] = batch.window
         return hold(self, stream, source, batch)
@@ -128,7 +129,7 @@ def abort_not_counted(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint does not wait for the acknowledgement of an ABORT (14)."""
     abort = Task._abort
 
-    def uncounted(self: Task, stream: _Stream, error: str) -> None:
+    def uncounted(self: Task, stream: Stream, error: str) -> None:
         self._outbox.flush()
         n_before = self._outbox.n_outputs
         abort(self, stream, error)
@@ -150,12 +151,12 @@ def full_inbox_pauses(patch: pytest.MonkeyPatch) -> None:
 
 def batches_without_routes(patch: pytest.MonkeyPatch) -> None:
     """A node takes in what is not routed to it (5)."""
-    unkilled = _PlaceState.unkilled
+    unkilled = PlaceState.unkilled
 
-    def everything(self: _PlaceState, networks: Iterable[str], number: int) -> frozenset[str]:
+    def everything(self: PlaceState, networks: Iterable[str], number: int) -> frozenset[str]:
         return unkilled(self, self.spec.networks, number)
 
-    patch.setattr(_PlaceState, "unkilled", everything)
+    patch.setattr(PlaceState, "unkilled", everything)
 
 
 def new_era_without_its_record(patch: pytest.MonkeyPatch) -> None:

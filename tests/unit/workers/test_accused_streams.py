@@ -13,7 +13,8 @@ from workers.ingest import Ingest
 from workers.reading import Record
 from workers.snapshot import Snapshot
 from workers.spec import IngestSpec, TaskSpec
-from workers.task import Task, stream_field
+from workers.streams import stream_field
+from workers.task import Task
 from workers.tenancy import Tenancy
 from workers.tenant import Limits, Tenant
 

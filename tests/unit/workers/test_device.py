@@ -19,8 +19,9 @@ from workers.reading import Record
 from workers.simulated_node import SimulatedNode
 from workers.snapshot import Snapshot, Stored
 from workers.spec import TaskSpec, task_spec
-from workers.task import Compute, Task
+from workers.task import Task
 from workers.tenant import Limits
+from workers.windows import Compute
 
 ERA, N_WINDOWS, N_STEPS = 100, 6, 3
 NETWORK: CompiledNetwork = compile_network(dense_network((12, 8, 4)))

@@ -11,9 +11,10 @@ from router.topics import spikes_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.reading import Record
 from workers.spec import TaskSpec
-from workers.task import Outcome, Task, Work
+from workers.task import Task
 from workers.tenant import Limits
 from workers.turns import SHARED_BATCH
+from workers.windows import Outcome, Work
 
 _SPECS = tuple(layout(build("shared", 4), ("n", "m"), 1).specs.values())
 _SHARED = next(s for s in _SPECS if isinstance(s, TaskSpec) and s.places[0].networks == {"n", "m"})
