@@ -58,8 +58,9 @@ class Replays:
         self, stream: Stream, offsets: Mapping[str, int], cursor: int, read: Mapping[str, int]
     ) -> None:
         """The stream's version is valid for `offsets`; the task has read up to `read`, and the
-        store has the stream at window `cursor`."""
-        behind = {topic: at for topic, at in offsets.items() if at < read[topic]}
+        store has the stream at window `cursor`. Topics that the task no longer reads were those of
+        networks that are gone."""
+        behind = {topic: at for topic, at in offsets.items() if at < read.get(topic, 0)}
         self._read = dict(read)
         self._replays[stream.key] = _Replay(stream, behind, cursor)
         self.moved(stream.key)

@@ -134,9 +134,9 @@ def _tuning(rng: Random) -> Tuning:
 
 
 def _removed(rng: Random, shape: Shape) -> str:
-    """A network that goes while another stays on its input, or ""."""
-    is_shared = len(shape.networks) > len(shape.inputs) and not shape.late
-    return rng.choice(sorted(shape.networks)) if is_shared and rng.random() < 0.4 else ""
+    """A network that goes while another stays, or ""."""
+    may_go = len(shape.networks) > 1 and not shape.late
+    return rng.choice(sorted(shape.networks)) if may_go and rng.random() < 0.4 else ""
 
 
 def _operator(rng: Random, shape: Shape, chance: float) -> frozenset[str]:

@@ -21,8 +21,8 @@ SPEC = next(
 (TOPIC,) = SPEC.topics
 
 
-def task(stored: Stored | None = None) -> Task:
-    return Task(SPEC, FakeCompute(SPEC, False, None, frozenset()), Limits(), stored)
+def task(stored: Stored | None = None, spec: TaskSpec = SPEC) -> Task:
+    return Task(spec, FakeCompute(spec, False, None, frozenset()), Limits(), stored)
 
 
 def record(window: int, kind: Kind = Kind.SPIKES) -> Record:
@@ -121,3 +121,22 @@ def test_stream_without_a_readable_version_ends_by_that_name_when_its_next_windo
     assert abort.kind is Kind.ABORT
     assert abort.error.startswith("SnapshotCorrupt: stream 0 at node")
     assert restored.n_streams == 0
+
+
+def test_stream_falls_back_though_a_topic_of_a_removed_network_is_read_no_more() -> None:
+    both = build("two-inputs", 4)
+    wide = next(s for s in layout(both, ("n", "m"), 1).specs.values() if TOPIC in s.topics)
+    narrow = next(s for s in layout(both, ("n",), 1, ("m",)).specs.values() if TOPIC in s.topics)
+    assert isinstance(wide, TaskSpec)
+    assert isinstance(narrow, TaskSpec)
+    assert set(wide.topics) > set(narrow.topics)
+    before = task(spec=wide)
+    run(before, HISTORY[:2])
+    old = taken(before)
+    run(before, HISTORY[2:3])
+    new = taken(before)
+    ((field, blob),) = [(field, blob) for field, _, blob in old.changed]
+    kept = Stored(2, (new.head, old.head), {field: (b"rotten", blob)}, new.positions)
+    restored = task(kept, narrow)
+    assert restored.start() == {TOPIC: 2}
+    assert run(restored, HISTORY[2:]) == [1, 2]
