@@ -42,6 +42,7 @@ __all__ = [
     "pack_result",
     "unpack",
     "unpack_result",
+    "unpack_steps",
 ]
 
 EMPTY: Final = b"\0"
@@ -193,6 +194,44 @@ def unpack(
     return cells.reshape(shape)
 
 
+def unpack_steps(
+    payload: Bytes, n_steps: int, n: int, low: int, high: int, start: int, stop: int
+) -> NDArray[np.uint8] | NDArray[np.int16] | NDArray[np.int32]:
+    """Steps `[start, stop)` of a payload that `check` has passed: what `unpack` gives for them.
+
+    Shape (stop - start, n), writable. It costs what these steps cost, however long the payload is.
+    """
+    layout = _layout(n_steps, n, low, high)
+    form = layout.heads.index(payload[0])
+    first, last = start * n, stop * n
+    cells = np.zeros(last - first, _type_in_memory(layout))
+    if form == _ADDRESSES:
+        cell = layout.address_type.itemsize + (0 if layout.spikes else layout.value_type.itemsize)
+        count = (len(payload) - 1) // cell
+        listed = np.frombuffer(payload, layout.address_type, count, offset=1)
+        lo, hi = np.searchsorted(listed, np.array((first, last), np.int64)).tolist()
+        values: Any = 1
+        if not layout.spikes:
+            values = _values_behind(payload, 1 + listed.nbytes, lo, hi, layout)
+        cells[listed[lo:hi].astype(np.int64) - first] = values
+    elif form == _BITMAP:
+        bitmap = np.frombuffer(payload, np.uint8, layout.n_bitmap, offset=1)
+        skipped = bitmap[: first // 8]
+        bits = np.unpackbits(bitmap[first // 8 : -(-last // 8)], bitorder="little")
+        before, ours = np.split(bits[: last - 8 * skipped.size], [first % 8])
+        if layout.spikes:
+            cells = ours
+        else:
+            lo = int(np.bitwise_count(skipped).sum(dtype=np.int64)) + int(before.sum())
+            hi = lo + int(np.count_nonzero(ours))
+            cells[ours.view(np.bool_)] = _values_behind(
+                payload, 1 + layout.n_bitmap, lo, hi, layout
+            )
+    elif form:
+        cells[:] = _values_behind(payload, 1, first, last, layout)
+    return cells.reshape(stop - start, n)
+
+
 def check(payload: Bytes, n_steps: int, n: int, low: int, high: int) -> None:
     """Raises PayloadError where `unpack([payload], ...)` does.
 
@@ -257,6 +296,12 @@ def _type_in_memory(layout: _Layout) -> np.dtype[Any]:
     if layout.spikes:
         return np.dtype(np.uint8)
     return np.dtype(np.int16 if layout.low >= -(2**15) and layout.high < 2**15 else np.int32)
+
+
+def _values_behind(payload: Bytes, offset: int, lo: int, hi: int, layout: _Layout) -> Array:
+    """Values lo to hi of those that lie in a payload from `offset` on."""
+    width = layout.value_type.itemsize
+    return np.frombuffer(payload, layout.value_type, hi - lo, offset=offset + lo * width)
 
 
 def _check_bounds(cells: Array, layout: _Layout) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from router.payload import check, pack, pack_result, unpack
+from router.payload import check, pack, pack_result, unpack, unpack_steps
 from router.records import SPIKES, Data
 from topologies.errors import SpikeRouterError
 from topologies.stages.base import Array, Clock, Encoder, ValueType
@@ -173,6 +173,9 @@ class EncoderEncode:
         steps = data.steps if data.steps is not None else period
         if steps is None or (data.request and period is not None and steps != period):
             raise ValueError(f"the payload covers {steps} steps; a request has {period}")
+        if steps > self._spec.most_steps:  # a short payload can claim any number of them
+            raise ValueError(f"the payload covers {steps} steps; at most {self._spec.most_steps}"
+                             " are legal: send it in parts")  # fmt: skip
         check(data.payload or b"", steps, self._out.n, self._out.low, self._out.high)
         return steps
 
@@ -235,22 +238,21 @@ class EncoderEncode:
         """A window of events and of spike payloads that overlap it; both given: the greater."""
         whole = np.zeros((cut.n_steps, self._out.n), np.int32)
         for piece in cut.pieces:
-            steps = self._piece_steps(piece)
             lo, hi = max(piece.start, cut.start), min(piece.stop, cut.stop)
-            whole[lo - cut.start : hi - cut.start] = steps[lo - piece.start : hi - piece.start]
+            whole[lo - cut.start : hi - cut.start] = self._steps(piece, lo, hi)
         for step, address, value in cut.events:
             row = whole[step - cut.start]
             row[address] = max(int(row[address]), value)
         return whole
 
-    def _piece_steps(self, piece: Piece) -> Array:
+    def _steps(self, piece: Piece, lo: int, hi: int) -> Array:
+        """Steps `[lo, hi)` of the stream, as the piece has them; it was checked as a whole."""
+        out, n_steps = self._out, piece.stop - piece.start
+        first, last = lo - piece.start, hi - piece.start
         if piece.dtype == SPIKES:
-            n_steps, out = piece.stop - piece.start, self._out
-            spikes: Array = unpack([piece.payload], n_steps, out.n, out.low, out.high)[0]
-            return spikes
+            return unpack_steps(piece.payload, n_steps, out.n, out.low, out.high, first, last)
         values = np.frombuffer(piece.payload, np.dtype(piece.dtype).newbyteorder("<"))
-        steps: Array = self._steps_of(values).astype(np.int32)
-        return steps
+        return values.reshape(n_steps, out.n)[first:last].astype(np.int32)
 
 
 def _is_whole(cut: Cut) -> bool:

@@ -3,8 +3,9 @@
 All of it follows from the input topic, but for `sent`, `confirmed`, `final` and `doomed`.
 """
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
+from itertools import chain, count
 from typing import Any, NamedTuple, Self
 
 from router.records import Data, RecordError, encode_record, parse_record
@@ -45,12 +46,14 @@ class Cut(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a record says: all steps below `known` are said with it; `late` events came too late."""
+    """What a record says: all steps below `known` are said with it; `late` events came too late,
+    and `waiting` ones are of steps that are not said in full, with those that wait already."""
 
     pieces: tuple[Piece, ...]
     events: tuple[Event, ...]
     known: int
     late: int
+    waiting: int
 
 
 class Flow:
@@ -118,12 +121,14 @@ class Flow:
             known = max((known, *(e[0] + 1 for e in (*self.events[-1:], *events))))
         if data.request and data.payload is None and period is not None:
             known = max(known, period)
-        return Content(pieces, events, known, late)
+        waiting = len(self.events) - bisect_left(self.events, (known,))
+        waiting += sum(step >= known for step, _, _ in events)
+        return Content(pieces, events, known, late, waiting)
 
     def add(self, content: Content, *, end: bool) -> None:
         """Take in what a record says; `end`: it is the last one."""
         self.pieces += content.pieces
-        for event in content.events:
+        for event in sorted(content.events):  # in order, each goes near the end
             insort(self.events, event)
         self.known = content.known
         self.end = end
@@ -131,18 +136,20 @@ class Flow:
     def cut(self, longest: int) -> list[Cut]:
         """Windows no longer than `longest` of what is known (4); those that wait to be sent."""
         first = len(self.cuts)
+        at = 0
         while self.step < self.known or (self.end and not self.done):
             start, stop = self.step, min(self.step + longest, self.known)
             end = self.end and stop == self.known
             pieces = tuple(p for p in self.pieces if p.start < stop and p.stop > start)
-            events = tuple(e for e in self.events if e[0] < stop)
+            until = bisect_left(self.events, (stop,), at)
+            events, at = tuple(self.events[at:until]), until
             if self.waiting and not self.doomed:
                 self.cuts.append(Cut(self.n_cut, start, stop, end, pieces, events))
-            self.events = self.events[len(events) :]
             self.pieces = [p for p in self.pieces if p.stop > stop]
             self.step = stop
             self.n_cut += 1
             self.done = end
+        del self.events[:at]
         return list(self.cuts)[first:]
 
     # ---- results ------------------------------------------------------------------------------
@@ -186,17 +193,20 @@ class Flow:
     def freeze(self) -> list[Any]:
         """All of it, as msgpack can write it."""
         held = [encode_record(data) for _, data in sorted(self.held.items())]
+        every = dict.fromkeys((*chain.from_iterable(c.pieces for c in self.cuts), *self.pieces))
+        at = dict(zip(every, count(), strict=False))  # one piece may lie in thousands of windows
+        cuts = [(*c[:4], [at[p] for p in c.pieces], c.events) for c in self.cuts]
         return [
             self.name, self.seed, self.routes, self.known, self.step, self.n_cut, self.end,
-            self.done, self.next_seq, held, self.pieces, self.events, list(self.cuts),
-            list(self.sent), self.confirmed, sorted(self.final), self.doomed,
+            self.done, self.next_seq, held, list(every), [at[p] for p in self.pieces],
+            self.events, cuts, list(self.sent), self.confirmed, sorted(self.final), self.doomed,
         ]  # fmt: skip
 
     @classmethod
     def thaw(cls, number: int, saved: list[Any], partition: int) -> Self:
         """The stream that `freeze` wrote."""
-        (name, seed, routes, known, step, n_cut, end, done, next_seq, held, pieces, events, cuts,
-         sent, confirmed, final, doomed) = saved  # fmt: skip
+        (name, seed, routes, known, step, n_cut, end, done, next_seq, held, every, open_pieces,
+         events, cuts, sent, confirmed, final, doomed) = saved  # fmt: skip
         flow = cls(number, name, frozenset(routes), seed)
         flow.known, flow.step, flow.n_cut, flow.end, flow.done = known, step, n_cut, end, done
         flow.next_seq = next_seq
@@ -204,11 +214,12 @@ class Flow:
             data = parse_record(name.encode(), value, partition, 0)
             if isinstance(data, Data) and data.seq is not None:
                 flow.held[data.seq] = data
-        flow.pieces = [_piece(p) for p in pieces]
+        pieces = [_piece(p) for p in every]
+        flow.pieces = [pieces[i] for i in open_pieces]
         flow.events = [(e[0], e[1], e[2]) for e in events]
         flow.cuts = deque(
-            Cut(w, a, b, e, tuple(map(_piece, ps)), tuple((t, i, v) for t, i, v in es))
-            for w, a, b, e, ps, es in cuts
+            Cut(w, a, b, e, tuple(pieces[i] for i in at), tuple((t, i, v) for t, i, v in es))
+            for w, a, b, e, at, es in cuts
         )
         flow.sent = deque((w, c) for w, c in sent)
         flow.confirmed, flow.final, flow.doomed = confirmed, frozenset(final), doomed

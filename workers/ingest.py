@@ -26,15 +26,15 @@ from workers.ledger import Ledger
 from workers.names import Name, Names
 from workers.reading import Reading, Record
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
-from workers.spec import IngestSpec
+from workers.spec import MOST_WINDOWS, IngestSpec
 from workers.streams import stream_field
 from workers.tenant import Limits, Outbox, Output
 from workers.turns import in_turn
 
 __all__ = ["Encode", "Ingest", "IngestWork"]
 
-_MAX_WINDOWS_PER_RECORD = 4096
-"""One record may not make ingest cut for minutes, nor fill the queue of its partition."""
+_MAX_WAITING = 65_536
+"""Events of one stream that may wait for the end of their step: all of them are in memory."""
 _MAX_HELD = 64
 """Records of one stream that may arrive ahead of their sequence number."""
 _BATCH_BYTES = 200
@@ -368,12 +368,17 @@ class Ingest:
             raise RecordError(f"stream {flow.name} has ended; open a new one under another name")
         content = flow.read(data, self._encode.check(data), self.spec.input.n_steps)
         n_windows = (content.known - flow.step) // self.spec.input.longest_window
-        if n_windows > _MAX_WINDOWS_PER_RECORD:
+        if n_windows > MOST_WINDOWS:
             raise RecordError(
                 f"the record would end {n_windows} windows of stream {flow.name} at once; at most"
-                f" {_MAX_WINDOWS_PER_RECORD} are legal: send time marks in smaller steps"
+                f" {MOST_WINDOWS} are legal: send time marks in smaller steps"
             )
         said, is_last = flow.known, data.end or data.request
+        if content.waiting > _MAX_WAITING and not is_last:
+            raise RecordError(
+                f"{content.waiting} events of stream {flow.name} would wait for the end of their"
+                f" step; at most {_MAX_WAITING} may: say with `until` which steps are over"
+            )
         flow.add(content, end=is_last)
         for cut in flow.cut(self.spec.input.longest_window):
             self._queued += self._cost(cut.n_steps)

@@ -6,12 +6,14 @@ Derived from the manifests of all deployed networks, purely, so that every worke
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from router.kinds import task_kind
 from router.topics import in_topic, out_topic, spikes_topic
 from topologies.compiled import CompiledNetwork, Group, InputSpec, Node, Summary, ValueType
 
 __all__ = [
+    "MOST_WINDOWS",
     "IngestSpec",
     "Place",
     "Source",
@@ -20,6 +22,10 @@ __all__ = [
     "kernels_wanted",
     "task_spec",
 ]
+
+
+MOST_WINDOWS: Final = 4096
+"""Windows that one record may end: more would keep ingest cutting, and fill its queue."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,11 @@ class IngestSpec:
     networks: frozenset[str]
     known_networks: frozenset[str]
     step_bytes: int
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that the payload of one record may cover."""
+        return MOST_WINDOWS * self.input.longest_window
 
     @cached_property
     def in_topic(self) -> str:

@@ -1,6 +1,7 @@
 """Payloads: golden vectors, the choice of the encoding, bounds, and refusal of other bytes."""
 
 import json
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from router.payload import (
     pack_result,
     unpack,
     unpack_result,
+    unpack_steps,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "v1"
@@ -49,6 +51,22 @@ def test_golden_window_is_read_and_written_unchanged(path: Path) -> None:
     assert np.array_equal(unpack([data], n_steps, n, *bounds), values)
     assert np.array_equal(unpack([memoryview(data)], n_steps, n, *bounds), values)
     assert count_active(data) == len(content["cells"])
+
+
+def test_some_steps_of_any_payload_are_read_as_in_the_whole() -> None:
+    rng = np.random.default_rng(5)
+    n_steps, n = 23, 11
+    forms = set()
+    for high, density in product((1, 3, 40_000), (0, 0.01, 0.1, 0.6, 1)):
+        active = rng.random((1, n_steps, n)) < density
+        (data,) = pack(rng.integers(1, high + 1, active.shape) * active, 0, high)
+        forms.add(form(data))
+        whole = unpack([data], n_steps, n, 0, high)[0]
+        for start, stop in combinations(range(n_steps + 1), 2):
+            steps = unpack_steps(data, n_steps, n, 0, high, start, stop)
+            assert steps.dtype == whole.dtype
+            assert np.array_equal(steps, whole[start:stop])
+    assert forms == {EMPTY_FORM, ADDRESSES, BITMAP, GRADED_ADDRESSES, GRADED_BITMAP, DENSE}
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: str(path.stem))
