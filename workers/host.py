@@ -22,6 +22,7 @@ from router.artifacts import ArtifactCache, open_artifacts
 from router.bus import Bus, BusError, Place, Polled
 from router.deploy import group_cost, load_networks
 from router.kinds import installed_extras, operator_kind, with_extras
+from router.loops import Turn
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import Claimed, Info, TaskId
@@ -59,6 +60,8 @@ from workers.tenant import Feed, Halt, Limits, Tenant
 __all__ = ["Host", "HostError"]
 
 _POLL_MS: Final = 20  # a task that is claimed waits so long for its first records
+_TURN_S: Final = 0.02  # records are taken in for so long before the leases get their turn
+_AT_ONCE: Final = 16  # records; one takes 20 us to some ms
 _RETRY_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
@@ -126,6 +129,7 @@ class Host:
         self._changed = asyncio.Event()
         self._looking = asyncio.Lock()
         self._assignment_changed = False
+        self._turn = Turn(_TURN_S)
         self._recoveries: list[dict[str, Any]] = []
         self._past_counts = Counter(dict.fromkeys(_ALWAYS_TOLD, 0))  # of tasks no longer here
         self._group = asyncio.TaskGroup()
@@ -542,12 +546,15 @@ class Host:
                 yield Place(topic, hosted.claim.task.partition)
 
     async def _dispatch(self, polled: Polled) -> None:
+        self._turn.begin()
         for at, messages in polled.records.items():
             readers = self._readers.get(Place(at.topic, at.partition), ())
             records = [
                 Record(at.topic, m.offset, m.timestamp, m.key, m.value or b"") for m in messages
             ]
             for hosted in tuple(readers):
+                if self._turn.is_over:
+                    await self._turn.end()
                 # A task that came meanwhile, or reads on elsewhere: this poll is not its next one.
                 if self._assignment_changed:
                     return
@@ -556,10 +563,17 @@ class Host:
     async def _deliver(self, hosted: Hosted, records: list[Record]) -> None:
         feed = Feed(hosted.tenant, records)
         try:
-            while (halt := feed.go()) is Halt.LOOK_UP:
-                await self._update(hosted)
-            if halt is Halt.SEEK:
-                self._reread(hosted)
+            while (halt := feed.go(_AT_ONCE)) is not None:
+                if halt is Halt.LOOK_UP:
+                    await self._update(hosted)
+                elif halt is Halt.SEEK:
+                    self._reread(hosted)
+                    break
+                elif self._turn.is_over:
+                    hosted.wake()
+                    await self._turn.end()
+                    if self._assignment_changed:  # the rest is fetched anew, by whom it concerns
+                        return
         except LogReplacedError as error:
             self._book.fail(hosted.claim.task, str(error))
             self._drop(hosted.claim.task, str(error))

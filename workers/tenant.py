@@ -112,10 +112,11 @@ class Tenant(Protocol):
 
 
 class Halt(Enum):
-    """Why a host has to act before a tenant takes another record."""
+    """Why a host has, or gets, to act before a tenant takes another record."""
 
     LOOK_UP = "networks must be looked up, and the tenant be brought up to them; then go on"
     SEEK = "the tenant reads on elsewhere: what was fetched before does not follow on"
+    PAUSE = "so many records were taken as were asked for; there are more"
 
 
 class Feed:
@@ -128,13 +129,16 @@ class Feed:
         self._records = records
         self._looked_up = False
 
-    def go(self) -> Halt | None:
-        """Hand over one record after the other; None once all are taken.
+    def go(self, most: int | None = None) -> Halt | None:
+        """Hand over one record after the other, `most` of them; None once all are taken.
 
         After `Halt.SEEK` the rest is not for this tenant: offsets would be missing in between.
         """
         tenant = self._tenant
+        stop = len(self._records) if most is None else self.n_taken + most
         while self.n_taken < len(self._records):
+            if self.n_taken >= stop:
+                return Halt.PAUSE
             record = self._records[self.n_taken]
             if not tenant.receive(record):
                 if not self._looked_up:

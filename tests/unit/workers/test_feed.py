@@ -64,3 +64,12 @@ def test_record_that_names_an_unknown_network_stops_the_feed_until_it_was_looked
     assert feed.go() is None  # nobody knows it: the record is refused, and the next one taken
     assert ingest.counts["strange_records_total"] == 1
     assert numbers(ingest) == {"a": 0}
+
+
+def test_feed_pauses_after_as_many_records_as_were_asked_for() -> None:
+    ingest = new_ingest(log_end=1)
+    assert Feed(ingest, [record(0, Era(7, 0, ("n",)))]).go() is Halt.SEEK
+    log = [record(0, Era(7, 0, ("n",))), *(record(n, stream(f"s{n}")) for n in range(1, 5))]
+    feed = Feed(ingest, log)
+    assert [feed.go(2), feed.go(2), feed.go(2)] == [Halt.PAUSE, Halt.PAUSE, None]
+    assert numbers(ingest) == {"s1": 0, "s2": 1, "s3": 2, "s4": 3}
