@@ -14,7 +14,7 @@ PYTHONS := $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14
 CHECK_PYTHON := import sys; sys.exit(sys.version_info < (3, 11))
 
 # Tests run two at a time; those marked `serial` run alone, afterwards.
-PYTEST := $(BIN)/python -m pytest -q
+PYTEST := $(BIN)/python -m pytest -q --durations=10 --durations-min=5
 JOBS ?= 2
 EXTRAS := torch or brian2 or monitor or loadtest
 
