@@ -202,34 +202,8 @@ def unpack_steps(
     Shape (stop - start, n), writable. It costs what these steps cost, however long the payload is.
     """
     layout = _layout(n_steps, n, low, high)
-    form = layout.heads.index(payload[0])
-    first, last = start * n, stop * n
-    cells = np.zeros(last - first, _type_in_memory(layout))
-    if form == _ADDRESSES:
-        cell = layout.address_type.itemsize + (0 if layout.spikes else layout.value_type.itemsize)
-        count = (len(payload) - 1) // cell
-        listed = np.frombuffer(payload, layout.address_type, count, offset=1)
-        lo, hi = np.searchsorted(listed, np.array((first, last), np.int64)).tolist()
-        values: Any = 1
-        if not layout.spikes:
-            values = _values_behind(payload, 1 + listed.nbytes, lo, hi, layout)
-        cells[listed[lo:hi].astype(np.int64) - first] = values
-    elif form == _BITMAP:
-        bitmap = np.frombuffer(payload, np.uint8, layout.n_bitmap, offset=1)
-        skipped = bitmap[: first // 8]
-        bits = np.unpackbits(bitmap[first // 8 : -(-last // 8)], bitorder="little")
-        before, ours = np.split(bits[: last - 8 * skipped.size], [first % 8])
-        if layout.spikes:
-            cells = ours
-        else:
-            lo = int(np.bitwise_count(skipped).sum(dtype=np.int64)) + int(before.sum())
-            hi = lo + int(np.count_nonzero(ours))
-            cells[ours.view(np.bool_)] = _values_behind(
-                payload, 1 + layout.n_bitmap, lo, hi, layout
-            )
-    elif form:
-        cells[:] = _values_behind(payload, 1, first, last, layout)
-    return cells.reshape(stop - start, n)
+    read = _STEP_READERS[layout.heads.index(payload[0])]
+    return read(payload, start * n, stop * n, layout).reshape(stop - start, n)
 
 
 def check(payload: Bytes, n_steps: int, n: int, low: int, high: int) -> None:
@@ -296,12 +270,6 @@ def _type_in_memory(layout: _Layout) -> np.dtype[Any]:
     if layout.spikes:
         return np.dtype(np.uint8)
     return np.dtype(np.int16 if layout.low >= -(2**15) and layout.high < 2**15 else np.int32)
-
-
-def _values_behind(payload: Bytes, offset: int, lo: int, hi: int, layout: _Layout) -> Array:
-    """Values lo to hi of those that lie in a payload from `offset` on."""
-    width = layout.value_type.itemsize
-    return np.frombuffer(payload, layout.value_type, hi - lo, offset=offset + lo * width)
 
 
 def _check_bounds(cells: Array, layout: _Layout) -> None:
@@ -514,6 +482,51 @@ def _read_dense(
 
 
 _READERS = (_read_empty, _read_addresses, _read_bitmap, _read_dense)
+
+
+# Some cells of one payload that was checked before
+
+
+def _some_of_none(payload: Bytes, first: int, last: int, layout: _Layout) -> Array:
+    return np.zeros(last - first, _type_in_memory(layout))
+
+
+def _some_listed(payload: Bytes, first: int, last: int, layout: _Layout) -> Array:
+    width = layout.address_type.itemsize
+    cell = width if layout.spikes else width + layout.value_type.itemsize
+    listed = np.frombuffer(payload, layout.address_type, (len(payload) - 1) // cell, offset=1)
+    lo, hi = np.searchsorted(listed, np.array((first, last), np.int64)).tolist()
+    values = 1 if layout.spikes else _values(payload, 1 + listed.nbytes, lo, hi, layout)
+    cells = np.zeros(last - first, _type_in_memory(layout))
+    cells[listed[lo:hi].astype(np.int64) - first] = values
+    return cells
+
+
+def _some_mapped(payload: Bytes, first: int, last: int, layout: _Layout) -> Array:
+    bitmap = np.frombuffer(payload, np.uint8, layout.n_bitmap, offset=1)
+    skipped = bitmap[: first // 8]
+    bits = np.unpackbits(bitmap[first // 8 : -(-last // 8)], bitorder="little")
+    before, active = np.split(bits[: last - 8 * skipped.size], [first % 8])
+    if layout.spikes:
+        return active
+    lo = int(_popcount(skipped[None])[0]) + int(before.sum())
+    hi = lo + int(active.sum())
+    cells = np.zeros(last - first, _type_in_memory(layout))
+    cells[active.view(np.bool_)] = _values(payload, 1 + layout.n_bitmap, lo, hi, layout)
+    return cells
+
+
+def _some_dense(payload: Bytes, first: int, last: int, layout: _Layout) -> Array:
+    return _values(payload, 1, first, last, layout).astype(_type_in_memory(layout))
+
+
+def _values(payload: Bytes, offset: int, lo: int, hi: int, layout: _Layout) -> Array:
+    """Values lo to hi of those that lie in the payload from `offset` on."""
+    width = layout.value_type.itemsize
+    return np.frombuffer(payload, layout.value_type, hi - lo, offset=offset + lo * width)
+
+
+_STEP_READERS = (_some_of_none, _some_listed, _some_mapped, _some_dense)
 
 
 # Results
