@@ -692,7 +692,7 @@ class Ingest:
         if not self._eras.is_serving or self._commits.is_behind(self.reading):
             return None
         self._outbox.flush()
-        offsets = {t: self.reading.offset(t) for t in self.spec.topics}
+        offsets = self.reading.offsets(self.spec.topics)
         if not (full or self._ledger or self._commits.lacks(offsets)):
             return None
         alive = (*self._names.fields(), *map(self._field, self._flows)) if full else None

@@ -48,6 +48,9 @@ class Reading:
     def offset(self, topic: str) -> int:
         return self._at[topic].offset
 
+    def offsets(self, topics: Iterable[str]) -> dict[str, int]:
+        return {topic: self._at[topic].offset for topic in topics}
+
     def take(self, record: Record) -> bool:
         """Move past `record` and say whether it is new.
 

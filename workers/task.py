@@ -77,9 +77,6 @@ class Task:
     def n_waiting(self) -> int:
         return sum(len(s.inbox[s.place.first]) for s in self._streams.values())
 
-    def _offsets(self) -> dict[str, int]:
-        return {topic: self.reading.offset(topic) for topic in self.spec.topics}
-
     def update(self, spec: TaskSpec) -> None:
         """A network was deployed or removed: take its places in, from its first stream on."""
         new = set(spec.topics) - set(self.spec.topics)
@@ -198,7 +195,7 @@ class Task:
                 return
             stream = self._streams[key] = Stream(place, sid, batch.name, batch.seed, nets)
             self._replays.began(stream)
-        if self._accused and (error := self._accused.pop(stream_field(*key), "")):
+        if self._accused and (error := self._accused.pop(stream.field, "")):
             self._convict(stream, error)
             return
         if batch.kind is Kind.ABORT:
@@ -452,7 +449,7 @@ class Task:
         if self._commits.is_behind(self.reading):
             return None
         self._outbox.flush()
-        offsets = self._offsets()
+        offsets = self.reading.offsets(self.spec.topics)
         if not (full or self._ledger or self._commits.lacks(offsets)):
             return None
         taken = self._ledger.take(self._streams if full else None, held_back=self._replays)
@@ -512,7 +509,7 @@ class Task:
             sid = StreamId(int(era), int(number))
             self._restore_stream(node, sid, blobs, stored.cursors.get(name, 0), head is not None)
         if head is not None:
-            self._commits.restored(self._offsets())
+            self._commits.restored(self.reading.offsets(self.spec.topics))
 
     def _open_head(self, stored: Stored) -> Any | None:
         for version, data in enumerate(stored.heads):
@@ -574,7 +571,7 @@ class Task:
         self._streams[stream.key] = stream
         if fallback:
             self.counts["snapshot_fallbacks_total"] += 1
-            self._replays.fall_back(stream, offsets, cursor, self._offsets())
+            self._replays.fall_back(stream, offsets, cursor, self.reading.offsets(self.spec.topics))
         if stream.is_ready():
             self._ready[stream] = None
 
