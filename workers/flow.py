@@ -77,7 +77,7 @@ class Flow:
         self.doomed = False  # its KILL is on the way: nothing more is sent
         self.next_seq = 0
         self.held: dict[int, Data] = {}
-        self.pieces: list[Piece] = []
+        self.pieces: list[Piece] = []  # of the record that is being cut
         self.events: list[Event] = []
         self.cuts: deque[Cut] = deque()
         self.sent: deque[tuple[int, int]] = deque()  # (window, bytes), not confirmed yet
@@ -193,20 +193,20 @@ class Flow:
     def freeze(self) -> list[Any]:
         """All of it, as msgpack can write it."""
         held = [encode_record(data) for _, data in sorted(self.held.items())]
-        every = dict.fromkeys((*chain.from_iterable(c.pieces for c in self.cuts), *self.pieces))
-        at = dict(zip(every, count(), strict=False))  # one piece may lie in thousands of windows
+        pieces = dict.fromkeys(chain.from_iterable(c.pieces for c in self.cuts))
+        at = dict(zip(pieces, count(), strict=False))  # one piece may lie in thousands of windows
         cuts = [(*c[:4], [at[p] for p in c.pieces], c.events) for c in self.cuts]
         return [
             self.name, self.seed, self.routes, self.known, self.step, self.n_cut, self.end,
-            self.done, self.next_seq, held, list(every), [at[p] for p in self.pieces],
-            self.events, cuts, list(self.sent), self.confirmed, sorted(self.final), self.doomed,
+            self.done, self.next_seq, held, list(pieces), self.events, cuts, list(self.sent),
+            self.confirmed, sorted(self.final), self.doomed,
         ]  # fmt: skip
 
     @classmethod
     def thaw(cls, number: int, saved: list[Any], partition: int) -> Self:
         """The stream that `freeze` wrote."""
-        (name, seed, routes, known, step, n_cut, end, done, next_seq, held, every, open_pieces,
-         events, cuts, sent, confirmed, final, doomed) = saved  # fmt: skip
+        (name, seed, routes, known, step, n_cut, end, done, next_seq, held, every, events, cuts,
+         sent, confirmed, final, doomed) = saved  # fmt: skip
         flow = cls(number, name, frozenset(routes), seed)
         flow.known, flow.step, flow.n_cut, flow.end, flow.done = known, step, n_cut, end, done
         flow.next_seq = next_seq
@@ -215,7 +215,6 @@ class Flow:
             if isinstance(data, Data) and data.seq is not None:
                 flow.held[data.seq] = data
         pieces = [_piece(p) for p in every]
-        flow.pieces = [pieces[i] for i in open_pieces]
         flow.events = [(e[0], e[1], e[2]) for e in events]
         flow.cuts = deque(
             Cut(w, a, b, e, tuple(pieces[i] for i in at), tuple((t, i, v) for t, i, v in es))
