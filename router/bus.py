@@ -3,19 +3,23 @@
 Facts of aiokafka that shape this: it has one produce request in flight per broker, so frames are
 large; it would pick a partition from a key, so the partition is always passed; `earliest` would
 skip truncated records without a word, so the reset policy is `none` and truncation is an error.
+How it reads and writes when something is wrong is in `router.fetching` and `router.sending`.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
+from router.fetching import Fetching, Unreadable
 from router.polling import Pace
 from router.security import kafka_options
+from router.sending import Lane, Sending
 from router.settings import Settings
 from topologies.errors import SpikeRouterError
 
@@ -23,7 +27,6 @@ __all__ = ["Bus", "BusError", "Place", "Polled", "set_fetch_wait"]
 
 _METADATA_MS: Final = 60_000
 _TOPIC_WAIT_S: Final = 10.0
-_HEADROOM: Final = 100_000  # bytes of a produce request beside its largest record
 _CALM_S: Final = 1.0
 _LOOK_UP_AGAIN_MS: Final = 10  # for the offsets of a topic whose leader is not known yet
 
@@ -40,10 +43,16 @@ class Place(NamedTuple):
 
 
 class Polled(NamedTuple):
-    """A batch of records per place, and the places whose position is no longer in the log."""
+    """A batch of records per place, and the places whose position is no longer in the log.
 
-    records: Mapping[Any, list[Any]]
+    `positions`: the next offset of each place that moved: behind its records, and behind markers
+    and aborted records, which nobody gets. `unreadable`: what was passed over behind that.
+    """
+
+    records: Mapping[Place, list[Any]]
     lost: tuple[Place, ...]
+    positions: Mapping[Place, int] = MappingProxyType({})
+    unreadable: Mapping[Place, Unreadable] = MappingProxyType({})
 
 
 class Bus:
@@ -52,46 +61,28 @@ class Bus:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         kafka = kafka_options(settings)
-        # A broker that is paused or cut off keeps its connections: only this time gives it up, and
-        # another try must still fit the deadline. aiokafka's own 40 s would stop a reader so long.
-        answer_ms = max(1, int(settings.send_timeout_s * 500))
-        self._producer = AIOKafkaProducer(
-            **kafka,
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=0,
-            max_batch_size=settings.max_record_bytes + _HEADROOM,
-            max_request_size=settings.max_record_bytes + _HEADROOM,
-            request_timeout_ms=answer_ms,
-            metadata_max_age_ms=_METADATA_MS,
-        )
-        self._consumer = AIOKafkaConsumer(
-            **kafka,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            fetch_max_wait_ms=settings.fetch_max_wait_ms,
-            max_partition_fetch_bytes=settings.fetch_max_bytes,
-            request_timeout_ms=answer_ms,
-            metadata_max_age_ms=_METADATA_MS,
-        )
+        answer_ms = _answer_ms(settings)
+        self._sending = Sending(settings, answer_ms, _METADATA_MS)
+        self._consumer = self._new_consumer()
+        self._fetching = Fetching(self._consumer, settings.send_timeout_s)
         # A broker takes one request after the other of a connection, and a fetch may wait there.
         self._prober = AIOKafkaConsumer(
             **kafka,
             group_id=None,
             enable_auto_commit=False,
+            isolation_level="read_committed",
             request_timeout_ms=answer_ms,
             metadata_max_age_ms=_METADATA_MS,
             retry_backoff_ms=_LOOK_UP_AGAIN_MS,
         )
         self._is_open = False
-        self._assigned: set[TopicPartition] = set()
+        self._at: dict[TopicPartition, int] = {}
         self._pace = Pace(settings.fetch_max_wait_ms)
 
     async def __aenter__(self) -> Self:
         """Connect; raises BusError when no broker answers, or none lets this user in."""
         try:
-            await self._producer.start()
+            await self._sending.start()
             await self._consumer.start()
             await self._prober.start()
             self._is_open = True
@@ -113,19 +104,23 @@ class Bus:
     ) -> None:
         if self._is_open:
             await _calm(self._prober)
-        clients = (self._prober, self._consumer, self._producer)
+        clients = (self._prober, self._consumer, self._sending)
         await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
 
     # ---- sending ------------------------------------------------------------------------------
 
+    def lane(self) -> Lane:
+        """A way to send records in order, for one writer: what is sent there fails by itself."""
+        return Lane(self._sending)
+
     async def send(
         self, topic: str, key: bytes | None, partition: int, value: bytes
     ) -> "asyncio.Future[Any]":
-        """Queue a record. The future is done when every in-sync replica has it."""
-        future: asyncio.Future[Any] = await self._producer.send(
-            topic, value, key=key, partition=partition
-        )
-        return future
+        """Queue a record that stands alone. The future is done when every in-sync replica has it.
+
+        Raises KafkaError.
+        """
+        return await self.lane().send(topic, key, partition, value)
 
     async def write(self, topic: str, partition: int, value: bytes) -> int:
         """Append a record without a key, and wait; its offset. Raises BusError."""
@@ -143,7 +138,7 @@ class Bus:
         """
         try:
             async with asyncio.timeout(_TOPIC_WAIT_S):
-                found = [(t, await self._producer.partitions_for(t)) for t in topics]
+                found = [(t, await self._sending.partitions_of(t)) for t in topics]
         except (KafkaError, TimeoutError) as error:
             raise BusError(f"Kafka did not tell of its topics: {error!r}.") from error
         for topic, partitions in found:
@@ -156,7 +151,10 @@ class Bus:
     # ---- reading ------------------------------------------------------------------------------
 
     async def bounds(self, places: Iterable[Place]) -> dict[Place, tuple[int, int]]:
-        """First retained and next offset of each place."""
+        """First retained and next offset of each place.
+
+        What lies behind a transaction that is open is not there yet: nobody could read up to it.
+        """
         wanted = [TopicPartition(*p) for p in places]
         if not wanted:
             return {}
@@ -174,38 +172,86 @@ class Bus:
         wanted = {TopicPartition(*p): o for p, o in offsets.items()}
         if not wanted:
             self._consumer.unsubscribe()
-        elif set(wanted) != self._assigned:
+        elif set(wanted) != set(self._at):
             self._consumer.assign(list(wanted))
-        self._assigned = set(wanted)
+        self._at = wanted
         for place, offset in wanted.items():
             self._consumer.seek(place, offset)
 
     def end(self, place: Place) -> int | None:
-        """Next offset of a place, as of the last fetch; None before the first."""
-        tp = TopicPartition(*place)
-        return self._consumer.highwater(tp) if tp in self._assigned else None
+        """Next offset of a place that can be read up to, as of the last fetch; None before it."""
+        return self._fetching.end(TopicPartition(*place))
 
     def pause(self, places: Iterable[Place]) -> None:
         """Fetch nothing from these places, and from all others again."""
-        wanted = {TopicPartition(*p) for p in places} & self._assigned
-        paused = set(self._consumer.paused()) if self._assigned else set()
-        if wanted - paused:
-            self._consumer.pause(*(wanted - paused))
-        if paused - wanted:
-            self._consumer.resume(*(paused - wanted))
+        self._fetching.pause(TopicPartition(*p) for p in places)
+
+    @property
+    def faults(self) -> Mapping[Place, str]:
+        """What ails places that are read here, in words."""
+        return {Place(*p): why for p, why in self._fetching.faults().items()}
 
     async def poll(self, timeout_ms: int) -> Polled:
-        """What has come; waits at most so long for the first record."""
-        if not self._assigned:
+        """What has come; waits at most so long for the first record. Raises BusError."""
+        if not self._at:
             await asyncio.sleep(timeout_ms / 1000)
             return Polled({}, ())
         try:
-            records = await self._consumer.getmany(timeout_ms=timeout_ms)
-        except OffsetOutOfRangeError as error:
-            return Polled({}, tuple(Place(tp.topic, tp.partition) for tp in error.args[0]))
+            fetched = await self._fetching.poll(timeout_ms)
+        except KafkaError as error:
+            await self._renew_consumer()
+            raise BusError(f"Kafka is read by a new consumer, since {error}.") from error
         now = asyncio.get_running_loop().time()
-        set_fetch_wait(self._consumer, self._pace.wait_ms(now, bool(records)))
-        return Polled(records, ())
+        set_fetch_wait(self._consumer, self._pace.wait_ms(now, bool(fetched.records)))
+        self._at.update(fetched.positions)
+        self._at.update({place: gap.stop for place, gap in fetched.unreadable.items()})
+        return Polled(
+            {Place(*p): records for p, records in fetched.records.items()},
+            tuple(Place(*p) for p in fetched.lost),
+            {Place(*p): offset for p, offset in fetched.positions.items()},
+            {Place(*p): gap for p, gap in fetched.unreadable.items()},
+        )
+
+    def _new_consumer(self) -> AIOKafkaConsumer:
+        settings = self._settings
+        return AIOKafkaConsumer(
+            **kafka_options(settings),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            max_partition_fetch_bytes=settings.fetch_max_bytes,
+            request_timeout_ms=_answer_ms(settings),
+            metadata_max_age_ms=_METADATA_MS,
+        )
+
+    async def _renew_consumer(self) -> None:
+        """Read on by another consumer, from where this one stood. Raises BusError."""
+        await asyncio.gather(self._consumer.stop(), return_exceptions=True)
+        consumer = self._new_consumer()
+        try:
+            await consumer.start()
+        except KafkaError as error:
+            await consumer.stop()
+            raise BusError(f"Kafka cannot be read: {error!r}.") from error
+        counts = self._fetching.counts
+        self._consumer = consumer
+        self._fetching = Fetching(consumer, self._settings.send_timeout_s)
+        self._fetching.counts.update(counts)
+        offsets, self._at = self._at, {}
+        self.read({Place(*p): offset for p, offset in offsets.items()})
+
+    @property
+    def counts(self) -> Counter[str]:
+        """For metrics: name -> count since this began."""
+        return self._fetching.counts + self._sending.counts
+
+
+def _answer_ms(settings: Settings) -> int:
+    """A broker that is paused or cut off keeps its connections: only this time gives it up, and
+    another try must still fit the deadline. aiokafka's own 40 s would stop a reader so long."""
+    return max(1, int(settings.send_timeout_s * 500))
 
 
 async def _calm(consumer: AIOKafkaConsumer) -> None:

@@ -10,6 +10,7 @@ from router.store.calls import Info, StatusReply, TaskId, TaskStatus, WorkerInfo
 from topologies.profiles import LIMITS
 
 __all__ = [
+    "PlaceRow",
     "RecoveryRow",
     "StatusRows",
     "TaskRow",
@@ -79,6 +80,16 @@ class RecoveryRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceRow:
+    """A partition of a topic that a worker reads, and what is wrong there."""
+
+    topic: str
+    partition: int
+    worker: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
 class StatusRows:
     """All workers and tasks, sorted by name."""
 
@@ -88,6 +99,8 @@ class StatusRows:
     """What the workers have counted since each began, such as `late_events_total`; added up."""
     recoveries: tuple[RecoveryRow, ...] = ()
     """The latest tasks that changed hands, as their new owners told, sorted by worker."""
+    places: tuple[PlaceRow, ...] = ()
+    """Places that cannot be read as they should, as the workers that read them tell."""
 
     @property
     def ready(self) -> bool:
@@ -102,11 +115,12 @@ class StatusRows:
             "tasks": [asdict(row) for row in self.tasks],
             "counts": dict(self.counts),
             "recoveries": [asdict(row) for row in self.recoveries],
+            "places": [asdict(row) for row in self.places],
         }
 
     def tables(self) -> Mapping[str, Sequence[tuple[str, ...]]]:
         """Title -> rows of text, the first one being the heads of the columns."""
-        return {
+        found: dict[str, Sequence[tuple[str, ...]]] = {
             "Workers": [
                 ("worker", "state", "kinds", "tasks", "load", "capacity"),
                 *(_worker_cells(row) for row in self.workers),
@@ -120,6 +134,11 @@ class StatusRows:
                 *((name, str(count)) for name, count in self.counts.items()),
             ],
         }
+        if self.places:
+            heads = ("topic", "partition", "worker", "what is wrong")
+            cells = ((row.topic, str(row.partition), row.worker, row.fault) for row in self.places)
+            found["Places"] = [heads, *cells]
+        return found
 
 
 def task_detail(task: TaskId, what: str) -> str:
@@ -183,6 +202,7 @@ def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
         tasks=tuple(sorted(rows, key=lambda row: row.task)),
         counts=_counts(infos.values()),
         recoveries=tuple(row for name in sorted(infos) for row in _recoveries(name, infos[name])),
+        places=tuple(row for name in sorted(alive) for row in _places(name, infos[name])),
     )
 
 
@@ -199,6 +219,13 @@ def _recoveries(worker: str, info: WorkerInfo) -> list[RecoveryRow]:
             windows_replayed=told["windows_replayed"],
         )
         for told in json.loads(str(info.details.get("recoveries", "[]")))
+    ]
+
+
+def _places(worker: str, info: WorkerInfo) -> list[PlaceRow]:
+    return [
+        PlaceRow(topic, partition, worker, fault)
+        for topic, partition, fault in json.loads(str(info.details.get("places", "[]")))
     ]
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 from router.artifacts import ArtifactCache, open_artifacts
 from router.bus import Bus, BusError, Place, Polled
 from router.deploy import group_cost, load_networks
+from router.fetching import Unreadable
 from router.kinds import installed_extras, operator_kind, with_extras
 from router.loops import Turn
 from router.settings import Settings
@@ -71,6 +72,7 @@ _HAND_OVER_S: Final = 5.0
 _MOST_CHILDREN: Final = 2  # started at once: each takes seconds of processor time to start
 _COLD_S: Final = 10.0  # a worker that is to host very much may take longer to get warm
 _SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
+_MOST_PLACES: Final = 32  # whose faults are told: all of a broker's may have the same
 _ALWAYS_TOLD: Final = (
     "checkpoints_total",
     "duplicates_dropped_total",
@@ -547,21 +549,38 @@ class Host:
 
     async def _dispatch(self, polled: Polled) -> None:
         self._turn.begin()
-        for at, messages in polled.records.items():
-            readers = self._readers.get(Place(at.topic, at.partition), ())
+        for at in {**polled.records, **polled.positions, **polled.unreadable}:
+            messages = polled.records.get(at, ())
             records = [
                 Record(at.topic, m.offset, m.timestamp, m.key, m.value or b"") for m in messages
             ]
-            for hosted in tuple(readers):
+            stop = polled.positions.get(at)
+            passed = None if stop is None else (at.topic, stop)
+            for hosted in tuple(self._readers.get(at, ())):
                 if self._turn.is_over:
                     await self._turn.end()
                 # A task that came meanwhile, or reads on elsewhere: this poll is not its next one.
                 if self._assignment_changed:
                     return
-                await self._deliver(hosted, records)
+                await self._deliver(hosted, records, passed)
+                if (gap := polled.unreadable.get(at)) and not self._assignment_changed:
+                    self._tell_unreadable(hosted, at, gap)
 
-    async def _deliver(self, hosted: Hosted, records: list[Record]) -> None:
-        feed = Feed(hosted.tenant, records)
+    def _tell_unreadable(self, hosted: Hosted, place: Place, gap: Unreadable) -> None:
+        """What nobody can read was passed over: it is lost to whoever reads this place (9)."""
+        _log.error(
+            "offsets %d to %d of topic %s, partition %d, cannot be read and are passed over: %s",
+            gap.first, gap.stop - 1, place.topic, place.partition, gap.reason,
+        )  # fmt: skip
+        hosted.tenant.unreadable(place.topic, *gap)
+        if hosted.tenant.take_seeks():
+            self._reread(hosted)
+        hosted.wake()
+
+    async def _deliver(
+        self, hosted: Hosted, records: list[Record], passed: tuple[str, int] | None
+    ) -> None:
+        feed = Feed(hosted.tenant, records, passed)
         try:
             while (halt := feed.go(_AT_ONCE)) is not None:
                 if halt is Halt.LOOK_UP:
@@ -651,7 +670,10 @@ class Host:
             age = int((now - running.hosted.committed_at) * 1000)
             details[task_detail(task, "checkpoint_age_ms")] = age
             totals.update(tenant.counts)
+        totals.update(self._bus.counts)
         details["counts"] = json.dumps(totals)
+        faults = sorted(self._bus.faults.items())
+        details["places"] = json.dumps([[*place, why] for place, why in faults[:_MOST_PLACES]])
         details["recoveries"] = json.dumps(self._recoveries)
         return details
 

@@ -12,7 +12,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+from aiokafka.errors import KafkaError
+
 from router.bus import Bus
+from router.sending import Lane
 from router.settings import Settings
 from router.store.calls import Claimed, CommitOutcome
 from router.store.errors import StoreUnavailable
@@ -57,6 +60,8 @@ class Hosted:
         self.doubt: Callable[[], None] = lambda: None
         self._settings = settings
         self._bus = bus
+        self._lane: Lane | None = None
+        self._sending = asyncio.Lock()
         self._store = store
         self._pool = pool
         self._wake = asyncio.Event()
@@ -225,11 +230,19 @@ class Hosted:
     # ---- sending ------------------------------------------------------------------------------
 
     async def _send_outputs(self) -> None:
-        for index, output in self.tenancy.take_outputs():
-            await self._send(index, output)
+        """Queue what there is, in order: both loops come here, and neither may overtake (12)."""
+        async with self._sending:
+            for index, output in self.tenancy.take_outputs():
+                self._raise_failure()
+                await self._send(index, output)
 
     async def _send(self, index: int, output: Output) -> None:
-        future = await self._bus.send(*output)
+        try:
+            self._lane = self._lane or self._bus.lane()
+            future = await self._lane.send(*output)
+        except KafkaError as error:
+            self._failure = self._failure or self._refused(repr(error))
+            raise self._failure from error
 
         def done(acknowledged: Awaitable[Any]) -> None:
             self._on_acknowledged(index, acknowledged)
@@ -238,11 +251,9 @@ class Hosted:
 
     def _on_acknowledged(self, index: int, future: Any) -> None:
         if future.cancelled():
-            self._failure = SendFailedError(f"An output of task {self.claim.task} was not sent.")
+            self._failure = self._refused("it was not written in time")
         elif (error := future.exception()) is not None:
-            self._failure = SendFailedError(
-                f"Kafka did not take an output of task {self.claim.task}: {error!r}."
-            )
+            self._failure = self._refused(repr(error))
         else:
             self.tenancy.acknowledged(index)
             if self.tenancy.is_committing:
@@ -250,6 +261,9 @@ class Hosted:
             return
         self._wake.set()
         self._progress.set()
+
+    def _refused(self, why: str) -> SendFailedError:
+        return SendFailedError(f"Kafka did not take an output of task {self.claim.task}: {why}.")
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

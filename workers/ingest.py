@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
-from router.deadletter import DeadLetter
+from router.deadletter import DeadLetter, unreadable_letter
 from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
 from router.topics import DEAD_LETTER, out_topic, spikes_topic
@@ -257,6 +257,25 @@ class Ingest:
             self._eras.route(said.networks)
         elif self._eras.has_lost_input and isinstance(said, Data):
             self._reject(record, said.name, "EraLost: the input was truncated, its state is gone")
+
+    def passed(self, topic: str, offset: int) -> None:
+        if self.reading.pass_over(topic, offset) and topic == self.spec.in_topic:
+            self._follow(self._eras.read_to(offset))
+
+    def unreadable(self, topic: str, first: int, stop: int, reason: str, is_intact: bool) -> None:
+        """What nobody ever could read was numbered by nobody: it is refused, as any other record
+        that says nothing legal. What is damaged may have been: it is a gap (9)."""
+        if stop <= self.reading.offset(topic):
+            return
+        self.counts["records_unreadable_total"] += 1
+        if topic != self.spec.in_topic or self._eras.is_serving:
+            self.counts["dead_letters_total"] += 1
+            value = unreadable_letter(topic, self.spec.partition, first, stop, reason)
+            self._outbox.record(DEAD_LETTER, None, value)
+        if is_intact:
+            self.passed(topic, stop)
+        else:
+            self.truncated(topic, stop)
 
     def truncated(self, topic: str, log_start: int) -> None:
         """A gap in the input ends every open stream, by a new era: numbers must stay dense (9)."""

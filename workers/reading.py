@@ -42,8 +42,8 @@ class Reading:
             self._at.setdefault(topic, Position(0))
 
     def start(self) -> dict[str, int]:
-        """First offset to fetch per topic: one before the position where it must be verified."""
-        return {t: at.offset - (t in self._unverified) for t, at in self._at.items()}
+        """First offset to fetch per topic: the last record's, where it must be verified."""
+        return {t: at.witness if t in self._unverified else at.offset for t, at in self._at.items()}
 
     def offset(self, topic: str) -> int:
         return self._at[topic].offset
@@ -59,13 +59,25 @@ class Reading:
         topic = record.topic
         at = self._at[topic]
         if record.offset < at.offset:
-            if record.offset == at.offset - 1 and topic in self._unverified:
+            if record.offset == at.witness and topic in self._unverified:
                 self._verify(record, at)
             return False
         self._unverified.discard(topic)
         self._at[topic] = Position(record.offset + 1)
         self._last[topic] = record
         self.n_bytes += len(record.value)
+        return True
+
+    def pass_over(self, topic: str, offset: int) -> bool:
+        """Nothing that anybody gets lies between the position and `offset`. True if that is news.
+
+        Markers and aborted records of transactions are counted in offsets and never delivered: the
+        record to be verified stays the one before them.
+        """
+        at = self._at[topic]
+        if offset <= at.offset:
+            return False
+        self._at[topic] = at._replace(offset=offset, gap=at.gap + offset - at.offset)
         return True
 
     def skip_to(self, topic: str, offset: int) -> bool:
@@ -93,7 +105,9 @@ class Reading:
     def positions(self) -> dict[str, Position]:
         """The positions of this instant, each with its last record's timestamp and CRC-32."""
         for topic, last in self._last.items():
-            self._at[topic] = Position(last.offset + 1, last.timestamp, zlib.crc32(last.value))
+            offset = self._at[topic].offset
+            gap = offset - 1 - last.offset
+            self._at[topic] = Position(offset, last.timestamp, zlib.crc32(last.value), gap)
         self._last.clear()
         return dict(self._at)
 

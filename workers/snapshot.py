@@ -41,11 +41,18 @@ class Position(NamedTuple):
 
     `offset` is the *next* record to read: resume at it, not after it. `timestamp` (ms) and `crc`
     belong to the record before it, which is read again at a claim; both are -1 where there is none.
+    `gap` offsets lie between the two: markers and aborted records, which nobody gets to see.
     """
 
     offset: int
     timestamp: int = -1
     crc: int = -1
+    gap: int = 0
+
+    @property
+    def witness(self) -> int:
+        """The offset of the record that `timestamp` and `crc` belong to."""
+        return self.offset - 1 - self.gap
 
 
 class Snapshot(NamedTuple):

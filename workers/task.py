@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from router.deadletter import DeadLetter
+from router.deadletter import DeadLetter, offsets_of, unreadable_letter
 from router.deadletter import encode as encode_letter
 from router.records import Kill, encode_record
 from router.topics import DEAD_LETTER, in_topic, out_topic
@@ -158,18 +158,39 @@ class Task:
         routes = {b.networks for b in batches}
         return all(known.issuperset(r) for r in routes)
 
+    def passed(self, topic: str, offset: int) -> None:
+        self.reading.pass_over(topic, offset)
+        if self._replays:
+            self._replays.took(topic, offset)
+
     def truncated(self, topic: str, log_start: int) -> None:
         """Records below `log_start` are gone. Whom they concerned, nobody can tell any more: every
         open stream that still hears of this topic ends (9)."""
         if self.reading.skip_to(topic, log_start):
             self.counts["log_truncated_total"] += 1
-            self._has_lost_records = True
             why = f"records of {topic} below offset {log_start} were gone before they were read"
-            for stream in list(self._streams.values()):
-                if stream.hears(topic):
-                    self._lose(stream, why)
+            self._lose_hearers(topic, why)
         for stream in self._replays.in_need_of(topic, log_start):
             self._lose(stream, f"its replay needs records of {topic} below offset {log_start}")
+
+    def unreadable(self, topic: str, first: int, stop: int, reason: str, is_intact: bool) -> None:
+        """Only tasks write here, and what they wrote could be read: these records are lost (9)."""
+        is_new = self.reading.skip_to(topic, stop)
+        if is_new:
+            self.counts["records_unreadable_total"] += 1
+            value = unreadable_letter(topic, self.spec.partition, first, stop, reason)
+            self._outbox.record(DEAD_LETTER, None, value)
+            self._lose_hearers(topic, f"{offsets_of(topic, first, stop)} cannot be read: {reason}")
+        for stream in self._replays.in_need_of(topic, stop):
+            self._lose(stream, f"its replay needs {offsets_of(topic, first, stop)}: {reason}")
+        if self._replays:
+            self._replays.took(topic, stop)
+
+    def _lose_hearers(self, topic: str, why: str) -> None:
+        self._has_lost_records = True
+        for stream in list(self._streams.values()):
+            if stream.hears(topic):
+                self._lose(stream, why)
 
     def _take(self, place: PlaceState, source: int, batch: Batch) -> None:
         sid = batch.stream

@@ -92,7 +92,20 @@ class Tenant(Protocol):
         """
         ...
 
+    def passed(self, topic: str, offset: int) -> None:
+        """All that can be read below `offset` was given to `receive`: what else there is are
+        markers and aborted records of transactions."""
+        ...
+
     def truncated(self, topic: str, log_start: int) -> None: ...
+    def unreadable(self, topic: str, first: int, stop: int, reason: str, is_intact: bool) -> None:
+        """Offsets `first` to `stop - 1` hold what nobody can read, and are passed over.
+
+        `is_intact`: nobody ever could, so it was never more than a record to refuse. Otherwise
+        records are gone that somebody may have read before (9).
+        """
+        ...
+
     def work(self) -> Any | None:
         """The next micro-batch of windows that can be applied, or None."""
         ...
@@ -120,13 +133,19 @@ class Halt(Enum):
 
 
 class Feed:
-    """Records of one topic, in the order of their offsets, on their way into a tenant (6)."""
+    """Records of one topic, in the order of their offsets, on their way into a tenant (6).
 
-    def __init__(self, tenant: Tenant, records: Sequence[Record]) -> None:
+    `passed`, (topic, offset), says up to where they are all that can be read there.
+    """
+
+    def __init__(
+        self, tenant: Tenant, records: Sequence[Record], passed: tuple[str, int] | None = None
+    ) -> None:
         self.n_taken = 0
         self.seeks: dict[str, int] = {}
         self._tenant = tenant
         self._records = records
+        self._passed = passed
         self._looked_up = False
 
     def go(self, most: int | None = None) -> Halt | None:
@@ -147,10 +166,17 @@ class Feed:
                 tenant.receive_strange(record)
             self._looked_up = False
             self.n_taken += 1
-            if seeks := tenant.take_seeks():
-                self.seeks = seeks
+            if self._seeks():
                 return Halt.SEEK
-        return None
+        if self._passed is not None:
+            tenant.passed(*self._passed)
+            self._passed = None
+        return Halt.SEEK if self._seeks() else None
+
+    def _seeks(self) -> bool:
+        if seeks := self._tenant.take_seeks():
+            self.seeks = seeks
+        return bool(seeks)
 
 
 class Outbox:

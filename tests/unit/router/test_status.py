@@ -157,3 +157,14 @@ def test_a_takeover_is_told_once_with_the_seconds_of_each_phase() -> None:
             "windows_replayed": 7,
         }
     ]
+
+
+def test_a_place_that_cannot_be_read_is_named_by_the_worker_that_lives_and_reads_it() -> None:
+    told = {"places": '[["snn.in.x", 2, "offset 7 cannot be read"]]'}
+    info = WorkerInfo(100, ("synaptic",), details=told)
+    workers = (WorkerStatus("w", True, info), WorkerStatus("dead", False, info))
+    rows = status_rows(StatusReply(partition, 1, 0, workers, ()) for partition in range(2))
+    row = {"topic": "snn.in.x", "partition": 2, "worker": "w", "fault": "offset 7 cannot be read"}
+    assert rows.as_json()["places"] == [row]
+    assert rows.tables()["Places"][1:] == [tuple(map(str, row.values()))]
+    assert "Places" not in status_rows([_reply(0, _task(0))]).tables()

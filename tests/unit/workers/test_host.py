@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiokafka.structs import TopicPartition
 
 from router.bus import Bus, Place, Polled
 from router.loops import Turn
@@ -46,7 +45,7 @@ def _polled() -> Polled:
     def message(offset: int) -> Any:
         return SimpleNamespace(offset=offset, timestamp=0, key=None, value=b"")
 
-    return Polled({TopicPartition(TOPIC, 0): [message(n) for n in range(N_RECORDS)]}, ())
+    return Polled({Place(TOPIC, 0): [message(n) for n in range(N_RECORDS)]}, ())
 
 
 @pytest.mark.timeout(30)

@@ -1,5 +1,7 @@
 """Read positions, and logs that are not what they were (6, 30)."""
 
+import zlib
+
 import pytest
 
 from workers.reading import LogReplacedError, Reading, Record
@@ -96,3 +98,46 @@ def test_bytes_of_new_records_are_counted() -> None:
     reading.take(record(0, b"old"))
     reading.take(record(1, b"four"))
     assert reading.n_bytes == 4
+
+
+def test_markers_at_the_end_of_a_log_are_passed_over_and_only_once() -> None:
+    reading = Reading(["t"], {"t": Position(5)})
+    assert reading.pass_over("t", 7)
+    assert not reading.pass_over("t", 7)
+    assert not reading.pass_over("t", 6)
+    assert reading.offset("t") == 7
+    reading.check_end("t", 7)
+
+
+def test_the_record_before_markers_is_the_one_that_is_verified() -> None:
+    reading = Reading(["t"])
+    reading.take(record(4))
+    reading.pass_over("t", 6)
+    reading.positions()
+    reading.pass_over("t", 7)
+    position = reading.positions()["t"]
+    assert (position.offset, position.witness) == (7, 4)
+    again = Reading(["t"], {"t": position})
+    assert again.start() == {"t": 4}
+    with pytest.raises(LogReplacedError, match="offset 4 of topic t"):
+        again.take(record(4, b"w"))
+
+
+def test_a_record_that_was_verified_before_markers_is_not_fetched_again() -> None:
+    reading = Reading(["t"], {"t": Position(7, 7, zlib.crc32(b"v"), gap=2)})
+    assert not reading.take(record(4))
+    assert reading.start() == {"t": 7}
+
+
+def test_a_position_behind_markers_that_nobody_can_verify_waits_for_nothing() -> None:
+    reading = Reading(["t"])
+    reading.pass_over("t", 3)
+    assert Reading(["t"], reading.positions()).start() == {"t": 3}
+
+
+def test_a_record_behind_markers_is_the_next_one_to_be_verified() -> None:
+    reading = Reading(["t"])
+    reading.take(record(4))
+    reading.pass_over("t", 6)
+    reading.take(record(6))
+    assert reading.positions()["t"].witness == 6
