@@ -1,0 +1,78 @@
+"""After a batch that failed, the partition it was for can be written to again (PROTOCOL 12)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from router.bus import Bus, Place
+from router.settings import EMBEDDED_PARTITIONS, Settings
+
+_DEADLINE_S: Final = 60.0
+FreshName = Callable[[str], str]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.changed(send_timeout_s=1.0)
+
+
+@pytest.fixture
+async def bus(settings: Settings) -> AsyncIterator[Bus]:
+    async with Bus(settings) as running:
+        yield running
+
+
+async def _send(bus: Bus, topic: str, value: bytes) -> Any:
+    async with asyncio.timeout(_DEADLINE_S):
+        return await (await bus.send(topic, None, 0, value))
+
+
+async def _values(bus: Bus, topic: str, n: int) -> list[bytes]:
+    bus.read({Place(topic, 0): 0})
+    found: list[bytes] = []
+    async with asyncio.timeout(_DEADLINE_S):
+        while len(found) < n:
+            polled = await bus.poll(100)
+            found += [r.value for r in polled.records.get(Place(topic, 0), ())]
+    return found
+
+
+@pytest.mark.servers
+async def test_a_record_that_the_broker_refuses_costs_itself_alone(
+    apache_kafka: str, fresh_name: FreshName
+) -> None:
+    topic = fresh_name("narrow")
+    admin = AIOKafkaAdminClient(bootstrap_servers=apache_kafka)
+    await admin.start()
+    narrow = NewTopic(topic, 1, 1, topic_configs={"max.message.bytes": "1000"})
+    await admin.create_topics([narrow])
+    await admin.close()
+    async with Bus(Settings.load(kafka=apache_kafka)) as bus:
+        await _send(bus, topic, b"before")
+        with pytest.raises(MessageSizeTooLargeError):
+            await _send(bus, topic, bytes(2000))
+        for value in (b"behind", b"and on"):
+            await _send(bus, topic, value)
+        assert await _values(bus, topic, 3) == [b"before", b"behind", b"and on"]
+        assert bus.counts["producers_replaced_total"] == 1
+
+
+async def test_a_partition_that_had_no_leader_for_too_long_is_written_to_again(
+    bus: Bus, fresh_name: FreshName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is when a broker was away for longer than half of a send's deadline."""
+    topic = fresh_name("leaderless")
+    await bus.ensure([topic], EMBEDDED_PARTITIONS)
+    await _send(bus, topic, b"before")
+    cluster = (await bus._sending.live()).client.cluster
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "leader_for_partition", lambda place: -1)
+        with pytest.raises(KafkaError):
+            await _send(bus, topic, b"given up")
+    for value in (b"behind", b"and on"):
+        await _send(bus, topic, value)
+    assert await _values(bus, topic, 3) == [b"before", b"behind", b"and on"]
