@@ -95,8 +95,9 @@ class _Frames:
     async def run(self) -> None:
         """Read from now on, until cancelled."""
         consumer = AIOKafkaConsumer(
-            **kafka_options(self._settings), fetch_max_wait_ms=2, auto_offset_reset="latest"
-        )
+            **kafka_options(self._settings), fetch_max_wait_ms=2, auto_offset_reset="latest",
+            isolation_level="read_committed",
+        )  # fmt: skip
         async with consumer:
             places = [
                 TopicPartition(topic, p)

@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from router.fetching import Fetching, Unreadable
 from router.polling import Pace
@@ -198,7 +198,7 @@ class Bus:
             return Polled({}, ())
         try:
             fetched = await self._fetching.poll(timeout_ms)
-        except KafkaError as error:
+        except ConsumerStoppedError as error:
             await self._renew_consumer()
             raise BusError(f"Kafka is read by a new consumer, since {error}.") from error
         now = asyncio.get_running_loop().time()

@@ -27,13 +27,13 @@ from aiokafka.errors import (
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
-    OffsetOutOfRangeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
 
 from router import deadletter
 from router.bus import set_fetch_wait
+from router.fetching import Fetching
 from router.polling import Pace
 from router.records import Data, Record, encode_record, record_key
 from router.results import Emission, Result, ResultTable, Stream
@@ -516,6 +516,7 @@ class _ReaderTally:
     dead_letters: int = 0
     read_errors: int = 0
     truncated: int = 0
+    unreadable: int = 0
 
 
 class ResultReader:
@@ -552,6 +553,7 @@ class ResultReader:
             "group_id": None,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
+            "isolation_level": "read_committed",
             "fetch_max_wait_ms": fetch_max_wait_ms,
             "fetch_max_bytes": fetch_max_bytes * n_partitions,
             "max_partition_fetch_bytes": fetch_max_bytes,
@@ -784,23 +786,28 @@ class ResultReader:
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Read until cancelled. Faults of the broker are counted and waited out."""
+        fetching = Fetching(consumer, self._start_timeout_s)
         try:
             while True:
                 try:
                     await self._follow_asked(consumer)
-                    fetched = await consumer.getmany(timeout_ms=_POLL_MS)
-                except OffsetOutOfRangeError as error:
-                    await self._skip_truncated(consumer, error)
+                    fetched = await fetching.poll(_POLL_MS)
+                    if fetched.lost:
+                        await self._skip_truncated(consumer, fetched.lost)
                 except (KafkaError, TimeoutError):
                     self._tally.read_errors += 1
                     await asyncio.sleep(_RETRY_S)
                 else:
                     now = asyncio.get_running_loop().time()
-                    set_fetch_wait(consumer, self._pace.wait_ms(now, bool(fetched)))
-                    for place, records in fetched.items():
-                        self._next[place] = records[-1].offset + 1
+                    set_fetch_wait(consumer, self._pace.wait_ms(now, bool(fetched.records)))
+                    self._tally.read_errors += fetching.counts.pop("read_faults_total", 0)
+                    self._next.update(fetched.positions)
+                    for place, records in fetched.records.items():
                         for record in records:
                             self._take(place, record.value)
+                    for place, gap in fetched.unreadable.items():
+                        self._next[place] = gap.stop
+                        self._tally.unreadable += gap.stop - gap.first
                     await asyncio.sleep(0)  # let those who wait go on
         finally:  # cancelled, or a fault of this program: nobody may wait for ever
             asyncio.get_running_loop().call_soon(self._wake_all)
@@ -852,11 +859,11 @@ class ResultReader:
             consumer.seek(place, offset)
 
     async def _skip_truncated(
-        self, consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError
+        self, consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]
     ) -> None:
         """The broker dropped what was not read yet: go on at its beginning, and count it."""
         try:
-            first = await consumer.beginning_offsets(list(error.args[0]))
+            first = await consumer.beginning_offsets(list(places))
         except (KafkaError, TimeoutError):
             await asyncio.sleep(_RETRY_S)
             return

@@ -3,17 +3,18 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Annotated, Any, Final, Self
 
 import typer
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from rich.console import Console
 
 from router.client import ReaderFailed
+from router.fetching import Fetching
 from router.lookup import deployed_networks, find_network
 from router.record_files import MAGIC
 from router.security import kafka_options
@@ -116,7 +117,7 @@ async def _consume(
                     out.flush()
         finally:
             out.flush()
-            _tell(view, topic, reader.n_lost)
+            _tell(view, topic, reader)
 
 
 def _json_line(line: dict[str, Any]) -> bytes:
@@ -144,13 +145,19 @@ async def _opened(settings: Settings, source: str) -> tuple[str, View]:
     )
 
 
-def _tell(view: View, topic: str, n_lost: int) -> None:
+def _errors() -> Console:
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def _tell(view: View, topic: str, reader: "_TopicReader") -> None:
     """What was left out."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = _errors()
     if isinstance(view, ResultView) and view.repeats:
         errors.print(f"{view.repeats} repeats were dropped; {topic} has them.")
-    if n_lost:
-        errors.print(f"{n_lost} records were gone before they could be read.")
+    if reader.n_lost:
+        errors.print(f"{reader.n_lost} records were gone before they could be read.")
+    if reader.n_unreadable:
+        errors.print(f"{reader.n_unreadable} records cannot be read by anybody; {topic} has them.")
 
 
 class _TopicReader:
@@ -158,6 +165,7 @@ class _TopicReader:
 
     def __init__(self, settings: Settings, topic: str, wanted: _Wanted) -> None:
         self.n_lost = 0
+        self.n_unreadable = 0
         self._topic = topic
         self._wanted = wanted
         self._next: dict[TopicPartition, int] = {}
@@ -167,9 +175,13 @@ class _TopicReader:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
+            isolation_level="read_committed",
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             max_partition_fetch_bytes=settings.fetch_max_bytes,
         )
+
+        self._fetching = Fetching(self._consumer, _START_S)
+        self._told: set[str] = set()
 
     @property
     def is_at_end(self) -> bool:
@@ -233,17 +245,28 @@ class _TopicReader:
         idle = self._wanted.until_idle
         while idle is None or not self.is_at_end or now() - last < idle:
             try:
-                fetched = await self._consumer.getmany(timeout_ms=_POLL_MS)
-            except OffsetOutOfRangeError as error:
-                await self._skip(error.args[0])
-                continue
-            for place, records in fetched.items():
+                fetched = await self._fetching.poll(_POLL_MS)
+            except ConsumerStoppedError as error:
+                raise ReaderFailed(f"Kafka cannot be read any more: {error}") from error
+            if fetched.lost:
+                await self._skip(fetched.lost)
+            self._next.update(fetched.positions)
+            for records in fetched.records.values():
                 last = now()
-                self._next[place] = records[-1].offset + 1
                 for record in records:
                     yield Raw(record.partition, record.offset, record.key, record.value)
+            for place, gap in fetched.unreadable.items():
+                self._next[place] = gap.stop
+                self.n_unreadable += gap.stop - gap.first
+            self._tell_faults()
 
-    async def _skip(self, places: list[TopicPartition]) -> None:
+    def _tell_faults(self) -> None:
+        """What keeps a place from being read, once: it is tried again."""
+        for fault in {*self._fetching.faults().values()} - self._told:
+            self._told.add(fault)
+            _errors().print(f"{fault[:1].upper()}{fault[1:]}.")
+
+    async def _skip(self, places: Iterable[TopicPartition]) -> None:
         """The broker has dropped what was not read yet: go on where it begins now."""
         firsts = await self._consumer.beginning_offsets(list(places))
         for place, first in firsts.items():

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import FetchError
 from aiokafka.errors import (
+    ConsumerStoppedError,
     CorruptRecordException,
     KafkaError,
     OffsetOutOfRangeError,
@@ -111,7 +112,7 @@ class Fetching:
     async def poll(self, timeout_ms: float) -> Fetched:
         """What has come; waits at most so long for the first of it.
 
-        Raises KafkaError when the consumer's own loop has ended: it never gives anything again.
+        Raises ConsumerStoppedError when the consumer's own loop has ended: nothing comes any more.
         """
         self._check_alive()
         self._settle_pauses()
@@ -137,7 +138,7 @@ class Fetching:
         loop = self._fetcher._fetch_task
         if loop.done():
             why = None if loop.cancelled() else loop.exception()
-            raise KafkaError(f"the consumer reads no more: {why!r}")
+            raise ConsumerStoppedError(f"the consumer reads no more: {why!r}")
 
     async def _wait(self, seconds: float) -> None:
         waiter = self._fetcher._create_fetch_waiter()

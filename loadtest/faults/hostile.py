@@ -44,8 +44,9 @@ class Hostile:
         kafka = kafka_options(settings)
         self._producer = AIOKafkaProducer(**kafka, acks="all", request_timeout_ms=10_000)
         self._consumer = AIOKafkaConsumer(
-            **kafka, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
+            **kafka, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )  # fmt: skip
         self._reading = asyncio.Lock()  # one place at a time: faults may overlap
         self.n_repeated = 0
         self.n_poison = 0

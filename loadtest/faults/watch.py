@@ -45,7 +45,7 @@ class Tap:
         """Read until cancelled."""
         consumer = AIOKafkaConsumer(
             **kafka_options(self._settings), group_id=None, enable_auto_commit=False,
-            auto_offset_reset="earliest", fetch_max_wait_ms=20,
+            auto_offset_reset="earliest", isolation_level="read_committed", fetch_max_wait_ms=20,
         )  # fmt: skip
         await consumer.start()
         try:

@@ -31,20 +31,47 @@ class Produced(NamedTuple):
 
 
 class Log:
-    """`start` is the first offset that is still there; `records[i]` has offset i, always."""
+    """`start` is the first offset that is still there; `records[i]` has offset i, always.
 
-    __slots__ = ("away_until", "place", "records", "start", "tail")
+    At `markers` stand records that nobody is given: of aborted transactions, and their markers. At
+    `unreadable` stand those that nobody can read; true: nobody ever could.
+    """
+
+    __slots__ = ("away_until", "markers", "place", "records", "start", "tail", "unreadable")
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.start = 0
         self.records: list[Record] = []
+        self.markers: set[int] = set()
+        self.unreadable: dict[int, bool] = {}
         self.tail: list[Produced] = []
         self.away_until = 0
 
     @property
     def end(self) -> int:
         return len(self.records)
+
+    @property
+    def whole_from(self) -> int:
+        """The first offset from which on nothing is gone that was once there."""
+        return max([self.start, *(at + 1 for at, never in self.unreadable.items() if not never)])
+
+    def holds(self, record: Record) -> bool:
+        """Whether somebody who reads the log is given this record."""
+        return record.offset not in self.markers and record.offset not in self.unreadable
+
+    def legible(self) -> list[Record]:
+        """What can be read of it, truncated or not."""
+        if not (self.markers or self.unreadable):
+            return self.records
+        return [record for record in self.records if self.holds(record)]
+
+    def fetch(self, at: int, stop: int) -> tuple[list[Record], int]:
+        """What a reader is given from `at` on, and the offset up to which that is all there is."""
+        bad = [offset for offset in self.unreadable if at <= offset < stop]
+        stop = min(bad, default=stop)
+        return [record for record in self.records[at:stop] if self.holds(record)], stop
 
 
 class Broker:
@@ -74,6 +101,16 @@ class Broker:
         record = Record(topic, len(log.records), self._clock.now, key, value)
         log.records.append(record)
         self._appended(log, record)
+
+    def append_blank(self, log: Log, *, unreadable: bool) -> None:
+        """Append a marker, or what nobody ever could read, as any other client may."""
+        offset = log.end
+        log.records.append(Record(log.place.topic, offset, self._clock.now, None, b""))
+        if unreadable:
+            log.unreadable[offset] = True
+        else:
+            log.markers.add(offset)
+        self._appended(log, log.records[offset])
 
     def produce(self, place: Place, produced: Produced) -> None:
         """Append when replicated, or lose, what a producer sent."""

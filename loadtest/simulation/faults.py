@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from loadtest.simulation.broker import Place
+from loadtest.simulation.broker import Log, Place
 from loadtest.simulation.checker import Violation
 from loadtest.simulation.host import Host
 from router.store.calls import TaskId
@@ -40,7 +40,8 @@ class Faults:
             "failover": lambda: self.failover(1 + self._draw(4)), "store lost": self._lose_store,
             "clock jump": self._jump, "corrupt": self._corrupt, "truncate": self._truncate,
             "leader change": self._change_leaders, "echo": self._echo,
-            "seek back": self._seek_back,
+            "seek back": self._seek_back, "markers": self._mark, "garbage": self._litter,
+            "damage": self._damage,
         }  # fmt: skip
 
     def do(self, kind: str) -> None:
@@ -198,13 +199,14 @@ class Faults:
 
     def _echo(self) -> None:
         """Records of one internal topic come again, as from a zombie."""
-        logs = [g for p, g in self._world.broker.logs.items() if _is_internal(p) and g.records]
+        logs = [g for p, g in self._world.broker.logs.items() if _is_internal(p) and g.legible()]
         if not logs:
             return
         log = logs[self._draw(len(logs))]
-        first = self._draw(len(log.records))
-        self._note(f"{log.place.topic} hears its records from {first} on again")
-        for record in log.records[first : first + 1 + self._draw(4)]:
+        records = log.legible()
+        first = self._draw(len(records))
+        self._note(f"{log.place.topic} hears its records from {records[first].offset} on again")
+        for record in records[first : first + 1 + self._draw(4)]:
             self._world.broker.append(
                 log.place.topic, record.key, log.place.partition, record.value
             )
@@ -214,6 +216,45 @@ class Faults:
         for host in worker.hosts.values() if worker is not None else ():
             host.seek_back()
 
+    def _any_log(self) -> Log | None:
+        logs = list(self._world.broker.logs.values())
+        return logs[self._draw(len(logs))] if logs else None
+
+    def _mark(self) -> None:
+        """A transaction of somebody else ends here: offsets that nobody is given, and no loss."""
+        if (log := self._any_log()) is not None:
+            for _ in range(1 + self._draw(2)):
+                self._note(f"{log.place.topic}/{log.place.partition}@{log.end} is a marker")
+                self._world.broker.append_blank(log, unreadable=False)
+
+    def _litter(self) -> None:
+        """Somebody appends to an input what nobody can read: it is refused, and nobody is hurt."""
+        logs = [g for p, g in self._world.broker.logs.items() if p.topic.startswith("snn.in.")]
+        if logs:
+            log = logs[self._draw(len(logs))]
+            self._note(f"{log.place.topic}/{log.place.partition}@{log.end} is garbage")
+            self._world.broker.append_blank(log, unreadable=True)
+
+    def _damage(self) -> None:
+        """A record rots in its log, be it read or not: to who still needs it, it is gone."""
+        logs = [g for g in self._world.broker.logs.values() if g.legible() and g.end > g.start]
+        if not logs:
+            return
+        log = logs[self._draw(len(logs))]
+        offset = log.start + self._draw(log.end - log.start)
+        if not log.holds(log.records[offset]) or self._is_unnumbered(log.place):
+            return
+        self._note(f"{log.place.topic}/{log.place.partition}@{offset} of {log.end} rots")
+        log.unreadable[offset] = False
+        self._lost_from(log, offset + 1)
+
+    def _is_unnumbered(self, place: Place) -> bool:
+        """Whether it is an input without an era. The first one counts from the beginning, as far as
+        whoever adopts it can read: what that is nobody else can say, if it rots meanwhile."""
+        name = place.topic.removeprefix("snn.in.")
+        log = self._world.inputs.get((name, place.partition))
+        return log is not None and not log.era
+
     def _truncate(self) -> None:
         """Retention takes the older part of one log, be it read or not."""
         logs = [g for g in self._world.broker.logs.values() if g.end > g.start]
@@ -222,8 +263,12 @@ class Faults:
         log = logs[self._draw(len(logs))]
         log.start += 1 + self._draw(log.end - log.start)
         self._note(f"{log.place.topic}/{log.place.partition} begins at {log.start} of {log.end}")
+        self._lost_from(log, log.start)
+
+    def _lost_from(self, log: Log, stop: int) -> None:
+        """Records below `stop` are gone: who has to read them again is excused."""
         self._truncated = True
-        if self._corrupted or log.start > self._safe(log.place):
+        if self._corrupted or stop > self._safe(log.place):
             self._world.checker.excuse(log.place.partition, "truncated")
             # Who begins behind the gap has caught up with a log that kills nobody: the suspicion
             # is over, and comes anew when ingest sends the window again.

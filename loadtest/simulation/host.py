@@ -181,11 +181,24 @@ class Host:
         self._is_stirred = True
         if at[topic] < last:
             self.is_clean = False
-        feed = Feed(tenant, log.records[at[topic] : last])
+        records, stop = log.fetch(at[topic], last)
+        feed = Feed(tenant, records, (topic, stop))
         while feed.go() is Halt.LOOK_UP:
             self.learn()
-        at[topic] += feed.n_taken
-        at.update(feed.seeks)
+        rest = records[feed.n_taken :]
+        at[topic] = rest[0].offset if rest else stop
+        if feed.seeks:
+            at.update(feed.seeks)
+        elif stop in log.unreadable:
+            self._pass_over(log, stop)
+
+    def _pass_over(self, log: Log, offset: int) -> None:
+        """Nobody can read what stands there: the task is told, and reads on behind it."""
+        topic = log.place.topic
+        self.at[topic] = offset + 1
+        is_intact = log.unreadable[offset]
+        self.tenant.unreadable(topic, offset, offset + 1, "no codec", is_intact)
+        self.at.update(self.tenant.take_seeks())
 
     def _work(self) -> bool:
         tenant, clock = self.tenant, self.world.clock

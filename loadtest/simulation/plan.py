@@ -13,7 +13,7 @@ from loadtest.simulation.shapes import SHAPES, Shape, build
 from router.records import Data, Era, Kill, encode_record, record_key
 from router.wire import StreamId
 
-__all__ = ["FAULTS", "KILL", "PARTIAL", "Plan", "Publication", "Tuning", "draw"]
+__all__ = ["FAULTS", "GAPS", "KILL", "PARTIAL", "Plan", "Publication", "Tuning", "draw"]
 
 FAULTS = (
     "crash", "crash after commit", "crash before commit", "lost ack", "pause", "failover",
@@ -22,7 +22,9 @@ FAULTS = (
     "torn checkpoint", "crash after abort", "seek back",
     "commit lost",
 )  # fmt: skip
-_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3)
+_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 3, 2, 1)
+GAPS = ("markers", "garbage", "damage")
+"""Offsets of a log that give nobody a record: drawn by themselves, beside the other faults."""
 
 
 KILL = b"kill"
@@ -109,16 +111,29 @@ def draw(
     seeds = [POISON_SEED + (rng.random() < 0.3)] * len(poisoned) + [DEADLY_SEED] * len(deadly)
     publications = _publications(rng, world, n_partitions, deploy_at, seeds)
     kinds = FAULTS if faults is None else faults
-    weights = [_WEIGHTS[FAULTS.index(k)] for k in kinds]
+    weights = [_WEIGHTS[(*FAULTS, *GAPS).index(k)] for k in kinds]
     n_faults = rng.choice((0, 1, 1, 2, 2, 3, 4) if faults is None else (2, 3, 4, 6))
     drawn = rng.choices(kinds, weights, k=n_faults) if kinds else []
     return Plan(
         seed=seed, shape=world, n_partitions=n_partitions, n_workers=rng.choice((1, 2, 2, 3)),
         ttl_ms=rng.choice((80, 120)), tuning=_tuning(rng), publications=publications,
-        faults=tuple(sorted((rng.randrange(5, 115), kind) for kind in drawn)),
+        faults=tuple(
+            sorted(
+                [*((rng.randrange(5, 115), kind) for kind in drawn), *_gaps(seed, faults is None)]
+            )
+        ),
         deploy_at=deploy_at, removed=_removed(rng, world), forced=rng.random() < 0.5,
         poisoned=poisoned, deadly=deadly,
     )  # fmt: skip
+
+
+def _gaps(seed: int, may: bool) -> list[tuple[int, str]]:
+    """When logs get gaps, which every third world has, and every third of those by damage."""
+    rng = Random(f"gaps {seed}")
+    if not may or rng.random() > 0.3:
+        return []
+    kinds = GAPS if rng.random() < 0.3 else GAPS[:2]
+    return [(rng.randrange(5, 115), rng.choice(kinds)) for _ in range(rng.randrange(1, 5))]
 
 
 def _tuning(rng: Random) -> Tuning:

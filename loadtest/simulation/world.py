@@ -146,9 +146,13 @@ class World:
         topic, partition = log.place
         if self.trace is not None:
             self.note(f"{topic}/{partition}@{record.offset} {_said(record)}")
-        if topic.startswith("snn.in."):
+        if not log.holds(record):
+            pass  # nobody is given it
+        elif topic.startswith("snn.in."):
             name = topic.removeprefix("snn.in.")
-            self.inputs[name, partition].append(record.offset, record.key, record.value, log.start)
+            self.inputs[name, partition].append(
+                record.offset, record.key, record.value, log.whole_from
+            )
         elif topic != DEAD_LETTER and record.key != HOSTILE:
             self.checker.appended(topic, partition, record.value)
         draw, fetch_ms = self.clock.draw, self.plan.tuning.fetch_ms
@@ -180,10 +184,11 @@ class World:
     def _publish_partial(self) -> None:
         """A part of a frame that stands in an internal topic, from nobody."""
         logs = [g for p, g in self.broker.logs.items() if p.topic.startswith("snn.spikes.")]
-        full = [g for g in logs if g.records]
+        full = [g for g in logs if g.legible()]
         if full:
             log = full[self.clock.draw(len(full))]
-            value = log.records[self.clock.draw(len(log.records))].value
+            records = log.legible()
+            value = records[self.clock.draw(len(records))].value
             part = value[: self.clock.draw(len(value))]
             self.broker.append(log.place.topic, HOSTILE, log.place.partition, part)
 

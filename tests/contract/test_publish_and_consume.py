@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaProducer
 from safetensors.numpy import save_file
 
 from router.bus import Bus, Place
@@ -26,6 +27,8 @@ from router.store.calls import Claimed, CommitOutcome, Position
 from router.store.redis import RedisStore
 from router.topics import out_topic
 from router.wire import Batch, Frame, StreamId, encode_frame
+from tests.contract.conftest import REAL_KAFKA
+from tests.contract.raw_batches import append_raw, batch
 from topologies.compiler import compile_network
 from topologies.samples import dense_network
 
@@ -242,6 +245,30 @@ def test_results_are_shown_once_and_dropped_repeats_are_told(
     ]
     assert errors == f"2 repeats were dropped; snn.out.{network} has them.\n"
     assert len(shown(run, f"snn.out.{network}")) == 4
+
+
+def test_what_nobody_can_read_is_left_out_and_told(run: Run, kafka: str, network: str) -> None:
+    """The embedded broker takes any bytes; Apache Kafka refuses these as they come."""
+    asyncio.run(emit(kafka, network, [1, 2, 3]))
+    error = asyncio.run(append_raw(kafka, out_topic(network), 1, batch(b"a", b"b", codec=7)))
+    asyncio.run(emit(kafka, network, [4, 5, 6], [7, 8, 9]))
+    code, out, errors = run("consume", network, "--from-beginning", "--until-idle", "0")
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert ("2 records cannot be read by anybody" in errors) == (error == "")
+
+
+@pytest.mark.parametrize("kafka", [REAL_KAFKA], indirect=True)
+def test_a_topic_that_ends_with_a_marker_is_read_to_its_end(
+    run: Run, kafka: str, network: str
+) -> None:
+    async def write() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=network)
+        async with producer, producer.transaction():
+            await producer.send(f"snn.in.{network}", b"{}", key=b"s", partition=0)
+
+    before = shown(run, f"snn.in.{network}")
+    asyncio.run(write())
+    assert len(shown(run, f"snn.in.{network}")) == len(before) + 1
 
 
 def test_count_and_offset_choose_what_is_read(run: Run, kafka: str, network: str) -> None:

@@ -4,12 +4,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 
 from router.bus import Bus, Place
+from router.client import Publisher, ResultReader, partition_of
 from router.fetching import Unreadable
+from router.payload import pack_result
 from router.settings import EMBEDDED_PARTITIONS, Settings
+from router.topics import out_topic
+from router.wire import Batch, Frame, StreamId, encode_frame
 from tests.contract.raw_batches import CODECS, append_raw, batch
 
 _DEADLINE_S: Final = 30.0
@@ -141,3 +146,25 @@ async def test_records_before_a_damaged_one_in_its_batch_are_read(
         await heard.until(lambda h: h.positions.get(place) == 3)
     assert heard.values[place] == [b"first", b"behind"]
     assert [(gap.first, gap.stop) for gap in heard.unreadable[place]] == [(1, 2)]
+
+
+async def test_results_behind_what_nobody_can_read_are_read(
+    embedded_kafka: str, fresh_name: FreshName
+) -> None:
+    network, name = fresh_name("net"), "s"
+    sent = Batch(
+        "b" * 32, StreamId(1, 0), name, (network,), 0, 0, 0, 4, end=True,
+        payload=pack_result(np.asarray([[1, 2]], np.int32)),
+    )  # fmt: skip
+    frame, partition = encode_frame(Frame("a" * 32, 0, [sent])), partition_of(name, 4)
+    async with (
+        Publisher(embedded_kafka, 4) as publisher,
+        ResultReader(embedded_kafka, 4, networks=[network], fetch_max_wait_ms=2) as reader,
+    ):
+        for what in ("a codec that there is not", "a wrong checksum"):
+            bad = GARBAGE[what]
+            assert await append_raw(embedded_kafka, out_topic(network), partition, bad) == ""
+        await (await publisher.send(out_topic(network), None, frame, partition))
+        result = await reader.result(name, _DEADLINE_S, network=network)
+        assert result.error == ""
+        assert reader.counters()["unreadable"] == 4
