@@ -115,7 +115,8 @@ class Fetching:
         Raises ConsumerStoppedError when the consumer's own loop has ended: nothing comes any more.
         """
         self._check_alive()
-        self._settle_pauses()
+        if self._troubles:
+            self._settle_pauses()
         if not self._fetcher._records:
             await self._wait(timeout_ms / 1000)
             self._check_alive()

@@ -241,7 +241,8 @@ class Faults:
         if not logs:
             return
         log = logs[self._draw(len(logs))]
-        offset = log.start + self._draw(log.end - log.start)
+        n = log.end - log.start
+        offset = log.end - 1 - self._draw(min(n, 2) if self._draw(2) else n)  # maybe unread yet
         if not log.holds(log.records[offset]) or self._is_unnumbered(log.place):
             return
         self._note(f"{log.place.topic}/{log.place.partition}@{offset} of {log.end} rots")

@@ -18,6 +18,7 @@ from router.wire import Batch
 from workers.ingest import Ingest
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger, Taken
+from workers.reading import Reading
 from workers.snapshot import Snapshot, open_sealed, seal
 from workers.streams import PlaceState, Stream
 from workers.task import Task
@@ -191,6 +192,42 @@ def accusation_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Task, "accuse", once)
 
 
+def markers_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """Only records move a position, so that it never gets behind a marker at a log's end (6)."""
+    patch.setattr(Reading, "pass_over", lambda self, topic, offset: False)
+
+
+def markers_taken_for_a_gap(patch: pytest.MonkeyPatch) -> None:
+    """Offsets without a record count as lost (9)."""
+
+    def passed(self: Task | Ingest, topic: str, offset: int) -> None:
+        if offset > self.reading.offset(topic):
+            self.truncated(topic, offset)
+
+    patch.setattr(Task, "passed", passed)
+    patch.setattr(Ingest, "passed", passed)
+
+
+def damage_taken_for_garbage(patch: pytest.MonkeyPatch) -> None:
+    """What cannot be read any more is refused, as if nobody ever could have read it (9)."""
+    unreadable = Ingest.unreadable
+
+    def refuse(self: Ingest, topic: str, first: int, stop: int, why: str, _: bool) -> None:
+        unreadable(self, topic, first, stop, why, is_intact=True)
+
+    patch.setattr(Ingest, "unreadable", refuse)
+
+
+def garbage_ends_everybodys_streams(patch: pytest.MonkeyPatch) -> None:
+    """What nobody ever could read begins a new era, as if records were gone."""
+    unreadable = Ingest.unreadable
+
+    def lost(self: Ingest, topic: str, first: int, stop: int, why: str, _: bool) -> None:
+        unreadable(self, topic, first, stop, why, is_intact=False)
+
+    patch.setattr(Ingest, "unreadable", lost)
+
+
 @dataclass(frozen=True)
 class Bug:
     """`shapes` and `faults` bring it out, within `n_seeds` of each shape."""
@@ -220,6 +257,10 @@ BUGS = (
     Bug(new_era_without_its_record, ("chain",), ()),
     Bug(any_checkpoint_ends_a_suspicion, ("group-loop", "skip"), ("pause",), fatal="deadly"),
     Bug(accusation_forgotten, ("chain",), (), fatal="deadly"),
+    Bug(markers_waited_for, ("chain",), ("markers",)),
+    Bug(markers_taken_for_a_gap, ("chain",), ("markers",)),
+    Bug(damage_taken_for_garbage, ("chain",), ("damage",)),
+    Bug(garbage_ends_everybodys_streams, ("chain",), ("garbage",)),
 )
 
 
