@@ -8,16 +8,7 @@ import msgpack
 from router.wire import NAME_BYTES, clip_text
 from topologies.errors import SpikeRouterError
 
-__all__ = [
-    "VALUE_BYTES",
-    "VERSION",
-    "DeadLetter",
-    "DeadLetterError",
-    "decode",
-    "encode",
-    "offsets_of",
-    "unreadable_letter",
-]
+__all__ = ["VALUE_BYTES", "VERSION", "DeadLetter", "DeadLetterError", "decode", "encode"]
 
 VERSION: Final = 1
 VALUE_BYTES: Final = 65_536  # how much of the refused value is kept
@@ -62,19 +53,6 @@ def encode(letter: DeadLetter) -> bytes:
             }
         ),
     )
-
-
-def offsets_of(topic: str, first: int, stop: int) -> str:
-    """Offsets `first` to `stop - 1` of a topic, in words."""
-    which = f"offset {first}" if stop == first + 1 else f"offsets {first} to {stop - 1}"
-    return f"{which} of {topic}"
-
-
-def unreadable_letter(topic: str, partition: int, first: int, stop: int, reason: str) -> bytes:
-    """A letter about what nobody can read at these offsets, `first` to `stop - 1`, and why."""
-    where = f"{offsets_of(topic, first, stop)}, partition {partition}"
-    text = f"Unreadable: {where}, cannot be read by anybody and was passed over: {reason}"
-    return encode(DeadLetter(topic, partition, first, None, text))
 
 
 def decode(data: bytes) -> DeadLetter:

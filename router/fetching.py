@@ -25,6 +25,7 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
     RecordTooLargeError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.fetch import FetchRequest
@@ -101,6 +102,8 @@ class Fetching:
         self._paused: frozenset[TopicPartition] = frozenset()
         self._troubles: dict[TopicPartition, _Trouble] = {}
         self._open: dict[TopicPartition, tuple[int, float]] = {}
+        self._ask = consumer._client.send
+        consumer._client.send = self._send
 
     @property
     def _fetcher(self) -> Any:
@@ -221,6 +224,30 @@ class Fetching:
         self._consumer.seek(place, what.stop)
         self._settle_pauses()
 
+    async def _send(self, node: int, request: Any, **options: Any) -> Any:
+        """As aiokafka's own, which only logs most of what a broker says of a place, and asks again
+        at once, for ever."""
+        response = await self._ask(node, request, **options)
+        if isinstance(request, FetchRequest):
+            for topic, partitions in response.topics:
+                for partition, code, *_ in partitions:
+                    if code:
+                        self._heed(TopicPartition(topic, partition), for_code(code))
+        return response
+
+    def _heed(self, place: TopicPartition, kind: type[Exception]) -> None:
+        """What aiokafka tells nobody. That another broker leads a place passes by itself."""
+        is_told = kind in (OffsetOutOfRangeError, TopicAuthorizationFailedError)
+        passes = (
+            getattr(kind, "invalid_metadata", False) and kind is not UnknownTopicOrPartitionError
+        )
+        if is_told or passes or not self._fetcher._subscriptions.is_assigned(place):
+            return
+        state = self._state(place)
+        if state.has_valid_position:
+            self.counts["read_faults_total"] += 1
+            self._note(place, state.position, kind())
+
     async def _look(self, place: TopicPartition, at: int) -> Extent | None:
         """Ask the broker for the batch at this offset once more, for its head alone."""
         node = self._consumer._client.cluster.leader_for_partition(place)
@@ -231,7 +258,7 @@ class Fetching:
         request = FetchRequest(0, 1, _LOOK_BYTES, isolation, asked, rack_id="")
         try:
             async with asyncio.timeout(self._answer_s):
-                response = await self._consumer._client.send(node, request)
+                response = await self._ask(node, request)
         except (KafkaError, TimeoutError):
             return None
         ((_, ((_, code, end, *_, data),)),) = response.topics

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
-from router.deadletter import DeadLetter, unreadable_letter
+from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
 from router.topics import DEAD_LETTER, out_topic, spikes_topic
@@ -21,6 +21,7 @@ from workers.commits import Commits
 from workers.eras import Eras, Fresh, Step
 from workers.flight import Flight
 from workers.flow import FINAL, Cut, Flow
+from workers.gaps import letter_of
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.names import Name, Names
@@ -270,7 +271,7 @@ class Ingest:
         self.counts["records_unreadable_total"] += 1
         if topic != self.spec.in_topic or self._eras.is_serving:
             self.counts["dead_letters_total"] += 1
-            value = unreadable_letter(topic, self.spec.partition, first, stop, reason)
+            value = letter_of(topic, self.spec.partition, first, stop, reason)
             self._outbox.record(DEAD_LETTER, None, value)
         if is_intact:
             self.passed(topic, stop)

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from router.deadletter import DeadLetter, offsets_of, unreadable_letter
+from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Kill, encode_record
 from router.topics import DEAD_LETTER, in_topic, out_topic
 from router.wire import Batch, Frame, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
+from workers.gaps import letter_of, offsets_of
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.reading import Reading, Record
@@ -178,7 +179,7 @@ class Task:
         is_new = self.reading.skip_to(topic, stop)
         if is_new:
             self.counts["records_unreadable_total"] += 1
-            value = unreadable_letter(topic, self.spec.partition, first, stop, reason)
+            value = letter_of(topic, self.spec.partition, first, stop, reason)
             self._outbox.record(DEAD_LETTER, None, value)
             self._lose_hearers(topic, f"{offsets_of(topic, first, stop)} cannot be read: {reason}")
         for stream in self._replays.in_need_of(topic, stop):

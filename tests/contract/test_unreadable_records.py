@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+from aiokafka.protocol.fetch import FetchRequest
 from confluent_kafka import Producer
 
 from router.bus import Bus, Place
@@ -52,6 +53,30 @@ class _Heard:
                 for place, gap in polled.unreadable.items():
                     self.unreadable.setdefault(place, []).append(gap)
                     self.positions[place] = gap.stop
+
+
+class _Refusals:
+    """Answers of a broker that says an error of one place."""
+
+    def __init__(self, bus: Bus, place: Place, code: int) -> None:
+        self.is_over = False
+        self.n = 0
+        self._plain = bus._fetching._ask
+        self._place = place
+        self._code = code
+
+    async def send(self, node: int, request: Any, **options: Any) -> Any:
+        response = await self._plain(node, request, **options)
+        if isinstance(request, FetchRequest) and not self.is_over:
+            response.topics = [(topic, [self._said(topic, *part) for part in partitions])
+                               for topic, partitions in response.topics]  # fmt: skip
+        return response
+
+    def _said(self, topic: str, partition: int, code: int, *rest: Any) -> tuple[Any, ...]:
+        if (topic, partition) != self._place:
+            return (partition, code, *rest)
+        self.n += 1
+        return (partition, self._code, *rest)
 
 
 async def _send(bus: Bus, place: Place, *values: bytes) -> None:
@@ -146,6 +171,36 @@ async def test_records_before_a_damaged_one_in_its_batch_are_read(
         await heard.until(lambda h: h.positions.get(place) == 3)
     assert heard.values[place] == [b"first", b"behind"]
     assert [(gap.first, gap.stop) for gap in heard.unreadable[place]] == [(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(29, "this user may not read"), (-1, "UnknownError"), (2, "CorruptRecord")],
+    ids=["not allowed", "unknown", "corrupt at the broker"],
+)
+async def test_a_place_that_the_broker_gives_to_nobody_is_named_and_read_once_it_does(
+    embedded_kafka: str, fresh_name: FreshName, monkeypatch: pytest.MonkeyPatch,
+    code: int, told: str,
+) -> None:  # fmt: skip
+    bad, good = Place(fresh_name("kept"), 0), Place(fresh_name("given"), 0)
+    async with Bus(Settings.load().on_embedded(embedded_kafka)) as bus:
+        await bus.ensure([bad.topic, good.topic], EMBEDDED_PARTITIONS)
+        for place in (bad, good):
+            await _send(bus, place, b"one")
+        refusals = _Refusals(bus, bad, code)
+        monkeypatch.setattr(bus._fetching, "_ask", refusals.send)
+        bus.read({bad: 0, good: 0})
+        heard = _Heard(bus)
+        await heard.until(lambda h: h.positions.get(good) == 1 and bad in bus.faults)
+        assert told in bus.faults[bad]
+        n_asked = refusals.n
+        await _send(bus, good, *[b"more"] * 20)
+        await heard.until(lambda h: h.positions.get(good) == 21)
+        assert refusals.n - n_asked < 20  # it is not asked again at once, for ever
+        refusals.is_over = True
+        await heard.until(lambda h: h.values.get(bad) == [b"one"])
+        assert bad not in bus.faults
+    assert not heard.unreadable
 
 
 async def test_results_behind_what_nobody_can_read_are_read(

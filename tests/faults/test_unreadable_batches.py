@@ -57,7 +57,7 @@ async def test_records_of_any_codec_are_served_and_garbage_between_them_hurts_no
     assert await served.answer("compressed", DIGITS) == expected
     letters = await served.letters(topic, len(_GARBAGE))
     assert [letter.partition for letter in letters] == [0] * len(_GARBAGE)
-    assert all(letter.reason.startswith("Unreadable: offset") for letter in letters)
+    assert all(letter.reason.startswith("UnreadableBatch: offset") for letter in letters)
 
 
 async def test_a_damaged_batch_between_operators_ends_streams_by_name_and_the_next_one_is_served(
