@@ -792,8 +792,6 @@ class ResultReader:
                 try:
                     await self._follow_asked(consumer)
                     fetched = await fetching.poll(_POLL_MS)
-                    if fetched.lost:
-                        await self._skip_truncated(consumer, fetched.lost)
                 except (KafkaError, TimeoutError):
                     self._tally.read_errors += 1
                     await asyncio.sleep(_RETRY_S)
@@ -808,6 +806,8 @@ class ResultReader:
                     for place, gap in fetched.unreadable.items():
                         self._next[place] = gap.stop
                         self._tally.unreadable += gap.stop - gap.first
+                    if fetched.lost:
+                        await self._skip_truncated(consumer, fetched.lost)
                     await asyncio.sleep(0)  # let those who wait go on
         finally:  # cancelled, or a fault of this program: nobody may wait for ever
             asyncio.get_running_loop().call_soon(self._wake_all)

@@ -12,10 +12,12 @@ that is not may be read from another replica, so it is tried a few times first.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+import cramjam  # noqa: F401 - who lacks it would refuse what all others read
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import FetchError
 from aiokafka.errors import (
@@ -32,6 +34,8 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 
 __all__ = ["Extent", "Fetched", "Fetching", "Unreadable", "extent_of"]
+
+_log = logging.getLogger(__name__)
 
 _TRIES: Final = 4  # of a batch that is damaged
 _SHORTEST_HOLD_S: Final = 0.1
@@ -124,13 +128,11 @@ class Fetching:
             await self._wait(timeout_ms / 1000)
             self._check_alive()
         fetched = Fetched({}, {}, (), {})
-        lost = []
-        for place in list(self._fetcher._records):
-            failure = self._take(place, fetched)
-            if isinstance(failure, OffsetOutOfRangeError):
-                lost.append(place)
-            elif failure is not None:
-                await self._suffer(place, failure, fetched)
+        failures = {place: self._take(place, fetched) for place in list(self._fetcher._records)}
+        lost = [p for p, error in failures.items() if isinstance(error, OffsetOutOfRangeError)]
+        for place, error in failures.items():
+            if error is not None and place not in lost:
+                await self._suffer(place, error, fetched)
         return fetched._replace(lost=tuple(lost))
 
     def pause(self, places: Iterable[TopicPartition]) -> None:
@@ -197,7 +199,11 @@ class Fetching:
         trouble = self._note(place, at, error)
         if isinstance(error, TopicAuthorizationFailedError):
             return
-        extent = await self._look(place, at)
+        try:
+            extent = await self._look(place, at)
+        except Exception:  # noqa: BLE001 - it must not cost what was read of the other places
+            _log.exception("%s is not looked into", _name(place))
+            return
         if extent is None or not self._fetcher._subscriptions.is_assigned(place):
             return
         is_intact = extent.is_intact and not isinstance(error, MemoryError)

@@ -535,10 +535,10 @@ class Host:
                 _log.warning("%s", error)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if polled.lost:
-                await self._lost(polled.lost)
             if not self._assignment_changed:
                 await self._dispatch(polled)
+            if polled.lost:
+                await self._lost(polled.lost)
 
     def _paused(self) -> Iterable[Place]:
         """Only inputs pause, and only while ingest may send no more (18)."""

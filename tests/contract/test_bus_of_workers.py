@@ -113,6 +113,20 @@ async def test_truncated_input_is_reported_as_lost_and_others_are_read_on(
     assert (lost, values) == ({truncated}, [b"kept"])
 
 
+async def test_a_reader_whose_loop_has_ended_is_replaced_where_it_stood(
+    bus: Bus, topic: str
+) -> None:
+    place = Place(topic, 0)
+    await _send(bus, topic, 0, b"a")
+    bus.read({place: 0})
+    assert [r.value for r in await _poll(bus, 1)] == [b"a"]
+    bus._consumer._fetcher._fetch_task.cancel()
+    with pytest.raises(BusError, match="by a new consumer"):
+        await _poll(bus, 1)
+    await _send(bus, topic, 0, b"b")
+    assert [(r.offset, r.value) for r in await _poll(bus, 1)] == [(1, b"b")]
+
+
 async def test_the_largest_record_of_the_settings_passes(
     bus: Bus, settings: Settings, topic: str
 ) -> None:

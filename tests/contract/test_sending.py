@@ -1,6 +1,8 @@
 """After a batch that failed, the partition it was for can be written to again (PROTOCOL 12)."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -9,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from router.bus import Bus, Place
+from router.embedded import EmbeddedBroker
 from router.settings import EMBEDDED_PARTITIONS, Settings
 
 _DEADLINE_S: Final = 60.0
@@ -76,3 +79,32 @@ async def test_a_partition_that_had_no_leader_for_too_long_is_written_to_again(
     for value in (b"behind", b"and on"):
         await _send(bus, topic, value)
     assert await _values(bus, topic, 3) == [b"before", b"behind", b"and on"]
+
+
+async def test_a_broker_that_is_paused_for_longer_than_a_deadline_costs_no_record(
+    fresh_name: FreshName, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An idempotent batch is never given up while a broker is known: it is sent until it is there.
+
+    The embedded broker knows no duplicates, so that it may append one twice.
+    """
+    topic = fresh_name("paused")
+    with EmbeddedBroker() as broker:
+        settings = Settings.load(send_timeout_s=0.4).on_embedded(broker.address)
+        async with Bus(settings) as bus:
+            await bus.ensure([topic], EMBEDDED_PARTITIONS)
+            await _send(bus, topic, b"before")
+            os.kill(broker.pid, signal.SIGSTOP)
+            try:
+                sent = await bus.send(topic, None, 0, b"meanwhile")
+                async with asyncio.timeout(_DEADLINE_S):
+                    while "error produce response" not in caplog.text:
+                        await asyncio.sleep(0.01)
+            finally:
+                os.kill(broker.pid, signal.SIGCONT)
+            async with asyncio.timeout(_DEADLINE_S):
+                await sent
+            await _send(bus, topic, b"behind")
+            values = await _values(bus, topic, 3)
+            assert list(dict.fromkeys(values))[:2] == [b"before", b"meanwhile"]
+            assert not bus.counts["producers_replaced_total"]
