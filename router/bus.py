@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from router.polling import Pace
+from router.seals import SEAL_HEADER, Keyring, Signed
 from router.security import kafka_options
 from router.settings import Settings
 from topologies.errors import SpikeRouterError
@@ -119,18 +120,20 @@ class Bus:
     # ---- sending ------------------------------------------------------------------------------
 
     async def send(
-        self, topic: str, key: bytes | None, partition: int, value: bytes
+        self, topic: str, key: bytes | None, partition: int, value: bytes, seal: bytes = b""
     ) -> "asyncio.Future[Any]":
         """Queue a record. The future is done when every in-sync replica has it."""
+        headers = [(SEAL_HEADER, seal)] if seal else None
         future: asyncio.Future[Any] = await self._producer.send(
-            topic, value, key=key, partition=partition
+            topic, value, key=key, partition=partition, headers=headers
         )
         return future
 
-    async def write(self, topic: str, partition: int, value: bytes) -> int:
-        """Append a record without a key, and wait; its offset. Raises BusError."""
+    async def write(self, topic: str, partition: int, value: bytes, keys: Keyring) -> int:
+        """Append a record without a key, sealed, and wait; its offset. Raises BusError."""
+        seal = keys.seal(Signed(topic, partition, None, value))
         try:
-            written = await (await self.send(topic, None, partition, value))
+            written = await (await self.send(topic, None, partition, value, seal))
         except KafkaError as error:
             raise BusError(f"Kafka did not take a record of topic {topic}: {error!r}.") from error
         offset: int = written.offset
