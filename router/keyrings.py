@@ -1,12 +1,17 @@
 """The keys of seals in the store: loaded, begun by deployment, written anew after a wipe (32)."""
 
+import asyncio
 import secrets
 import time
+from typing import Final
 
 from router.seals import KEY_BYTES, Keyring, pack_key, unpack_key
+from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 
-__all__ = ["begin_key", "load_keys", "restore_keys"]
+__all__ = ["begin_key", "load_keys", "look_up", "restore_keys"]
+
+_RETRY_S: Final = 0.1
 
 
 async def load_keys(store: RedisStore, ring: Keyring | None = None) -> Keyring:
@@ -36,6 +41,17 @@ async def begin_key(store: RedisStore) -> Keyring:
     ring.learn({newest: key})
     await store.drop_keys(set(await store.get_keys()) - set(ring.keys))
     return ring
+
+
+async def look_up(store: RedisStore, ring: Keyring) -> None:
+    """Learn the store's keys, however long it is away: what they seal cannot be judged before."""
+    while True:
+        try:
+            await load_keys(store, ring)
+        except StoreUnavailable:
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return
 
 
 async def restore_keys(store: RedisStore, ring: Keyring) -> None:

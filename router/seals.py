@@ -1,11 +1,11 @@
 """Seals: what the system says to itself is told from what anybody else writes. Pure.
 
 Workers and deployment share keys that lie in the store. Every record they write carries a seal in
-the Kafka header `snn-seal`: the id of a key, and a keyed BLAKE2b (RFC 7693) of where the record lies
-and what it says. Whoever may write to a topic, but does not have the keys, can neither make up a
-record of the system, nor change one, nor move one to another topic or partition. To repeat one in its
-place is possible and harmless: repeats are dropped by cursor (PROTOCOL 8), by era (1) and by the age
-of their key (32).
+the Kafka header `snn-seal`: the id of a key, and a keyed BLAKE2b (RFC 7693) of where the record
+lies and what it says. Whoever may write to a topic, but does not have the keys, can neither make up
+a record of the system, nor change one, nor move one to another topic or partition. To repeat one in
+its place is possible and harmless: repeats are dropped by cursor (PROTOCOL 8), by era (1) and by
+the age of their key (32).
 
 A seal is 24 bytes: u64 id of the key, little-endian, and 16 bytes of the hash. Hashed are, end to
 end: u16 length of the topic's name, the name, u32 partition, u32 length of the record's key
@@ -51,7 +51,7 @@ _ID: Final = struct.Struct("<Q")
 _NO_KEY: Final = b"\xff\xff\xff\xff"
 _MOST_STARTED: Final = 4096  # places whose beginning of a hash is kept
 UNSEALED: Final = (
-    "Unsealed: only workers and deployments write such records, and none of their keys has sealed it"
+    "Unsealed: only workers and deployments write such records, and none of their keys sealed it"
 )
 """Why a record is refused: the reason in its dead letter."""
 
@@ -80,20 +80,16 @@ class Signed(NamedTuple):
 class Keyring:
     """The keys that are known, by id; the newest seals.
 
-    A ring without any keys is open: it takes every record for genuine, and seals with nothing.
-    Workers never run with such a one.
+    One that `is_open` takes every record for genuine, and seals with nothing: for tools that read
+    topics without the store, and tests. Workers and gateways never have such a one.
     """
 
-    def __init__(self, keys: Mapping[int, bytes] | None = None) -> None:
+    def __init__(self, keys: Mapping[int, bytes] | None = None, *, is_open: bool = False) -> None:
+        self._is_open = is_open
         self._keys: dict[int, bytes] = {}
         self._newest = 0
         self._started: dict[tuple[int, str, int], Any] = {}
         self.learn(keys or {})
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there are no keys."""
-        return not self._keys
 
     @property
     def keys(self) -> Mapping[int, bytes]:
@@ -107,14 +103,19 @@ class Keyring:
         self._newest = max(self._keys, default=0)
 
     def seal(self, record: Signed) -> bytes:
-        """The seal of a record; empty while the ring is open."""
-        if not self._keys:
+        """The seal of a record; empty of a ring that is open. Raises NoKeyError."""
+        if self._is_open:
             return b""
+        if not self._keys:
+            raise NoKeyError(
+                "There is no key to seal records with: the store has lost them, or nothing was"
+                " deployed yet. Deploy the networks again, which begins a new one."
+            )
         return _ID.pack(self._newest) + self._mac(self._newest, record)
 
     def trust(self, record: Signed, seal: bytes) -> Trust:
         """Whether the system wrote the record."""
-        if not self._keys:
+        if self._is_open:
             return Trust.GENUINE
         if len(seal) != _ID.size + _MAC_BYTES:
             return Trust.FORGED

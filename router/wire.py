@@ -5,8 +5,8 @@ stands in columns of little-endian unsigned integers, what repeats (nodes, route
 and all payloads in one run of bytes, so that a frame of 256 batches costs a dozen objects to parse
 and not thousands. `docs/wire-format.md` has it byte by byte.
 
-A frame ends with the CRC-32 of all before it, so that damage is noticed whatever it hits (version 2;
-version 1, without one, is read still).
+A frame ends with the CRC-32 of all before it, so that damage is noticed whatever it hits. That is
+version 2; version 1, without one, is read still.
 
 Encoding is canonical: equal frames give equal bytes. Decoding accepts nothing else than what
 encoding writes, but for the width of msgpack's own headers, and raises a WireError for the rest;

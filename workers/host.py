@@ -190,6 +190,7 @@ class Host:
 
     def _begin_stop(self) -> None:
         self._book.stop()
+        self._group.create_task(self._give_keys_back())
         for task in (*self._book.tasks,):
             self._group.create_task(self._hand_over(task))
 
@@ -226,12 +227,16 @@ class Host:
                 self._group.create_task(self._run_alone(task))
 
     async def _give_keys_back(self) -> None:
-        """The store lost what it had: who claims a task next must know what its log was sealed by,
-        and may claim none before a time to live is over (26, 32)."""
-        try:
-            await restore_keys(self._store, self._keys)
-        except StoreError as error:
-            _log.warning("keys are not written anew yet: %s", error)
+        """The store may have lost what it had: who claims a task next must know what its log was
+        sealed by, and may claim none before a time to live is over (26, 32)."""
+        while not self._book.is_over:
+            try:
+                await restore_keys(self._store, self._keys)
+            except StoreError as error:
+                _log.warning("keys are not written anew yet: %s", error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     def _doubt(self, task: TaskId) -> None:
         self._book.doubt(task)
@@ -316,7 +321,7 @@ class Host:
         if not any(task.operator in n.summaries for n in self._networks.values()):
             await self._refresh()
         await load_keys(self._store, self._keys)
-        if self._keys.is_open:
+        if not self._keys.keys:
             raise NoKeyError(
                 f"Task {task} cannot tell whose records it reads: the store has lost the keys that"
                 " they are sealed with. Deploy its networks again, which begins a new one."

@@ -86,7 +86,7 @@ class Ingest:
         keys: Keyring | None = None,
     ) -> None:
         self.spec = spec
-        self.keys = Keyring() if keys is None else keys
+        self.keys = Keyring(is_open=True) if keys is None else keys
         self.counts: Counter[str] = Counter()
         self.replaying = False
         self._encode = encode

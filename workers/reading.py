@@ -11,7 +11,7 @@ __all__ = ["LogReplacedError", "Reading", "Record"]
 
 
 class Record(NamedTuple):
-    """A Kafka record as the bus hands it over; `timestamp` is in ms, `seal` as in `router.seals`."""
+    """A Kafka record as the bus hands it over; `timestamp` is in ms, `seal` of `router.seals`."""
 
     topic: str
     offset: int

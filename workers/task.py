@@ -42,7 +42,7 @@ class Task:
         keys: Keyring | None = None,
     ) -> None:
         self.spec = spec
-        self.keys = Keyring() if keys is None else keys
+        self.keys = Keyring(is_open=True) if keys is None else keys
         self.counts: Counter[str] = Counter()
         self.replaying = False
         self._compute = compute

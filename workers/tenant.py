@@ -117,7 +117,7 @@ class Tenant(Protocol):
 class Halt(Enum):
     """Why a host has, or gets, to act before a tenant takes another record."""
 
-    LOOK_UP = "networks and keys must be looked up, and the tenant be brought up to them; then go on"
+    LOOK_UP = "networks and keys must be looked up, and the tenant brought up to them; then go on"
     SEEK = "the tenant reads on elsewhere: what was fetched before does not follow on"
     PAUSE = "so many records were taken as were asked for; there are more"
 
@@ -175,7 +175,7 @@ class Outbox:
     ) -> None:
         self._operator, self._group, self._partition = operator, group, partition
         self._frame_bytes = frame_bytes
-        self._keys = Keyring() if keys is None else keys
+        self._keys = Keyring(is_open=True) if keys is None else keys
         self._key = group_key(operator, group)
         self._batches: dict[str, list[Batch]] = {}
         self._ready: list[Output] = []

@@ -1,7 +1,7 @@
 """A second release of the wire and the snapshot format, made for tests of upgrades.
 
-It differs from the product's own in both: a frame carries its CRC-32 in a field of its own, not behind
-it, and a snapshot is compressed. As any release must, it reads what the one before wrote. Upgrades go by two
+It differs from the product's own in both: a frame carries a field more (a CRC-32 of the rest), a
+snapshot is compressed. As any release must, it reads what the one before wrote. Upgrades go by two
 steps, since a record may be read by a worker that is not upgraded yet:
 
 1. `next-reads`: every worker reads both formats, and still writes the old ones;

@@ -182,9 +182,9 @@ class Host:
         if at[topic] < last:
             self.is_clean = False
         feed = Feed(tenant, log.records[at[topic] : last])
-        while feed.go() is Halt.LOOK_UP:
+        while feed.go() is Halt.LOOK_UP and self.worker.learn_keys():
             self.learn()
-        at[topic] += feed.n_taken
+        at[topic] += feed.n_taken  # the rest is fetched again, should the store be away
         at.update(feed.seeks)
 
     def _work(self) -> bool:
