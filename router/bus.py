@@ -18,6 +18,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from router.fetching import Fetching, Unreadable
 from router.polling import Pace
+from router.seals import Keyring, Signed
 from router.security import kafka_options
 from router.sending import Lane, Sending
 from router.settings import Settings
@@ -114,18 +115,19 @@ class Bus:
         return Lane(self._sending)
 
     async def send(
-        self, topic: str, key: bytes | None, partition: int, value: bytes
+        self, topic: str, key: bytes | None, partition: int, value: bytes, seal: bytes = b""
     ) -> "asyncio.Future[Any]":
         """Queue a record that stands alone. The future is done when every in-sync replica has it.
 
         Raises KafkaError.
         """
-        return await self.lane().send(topic, key, partition, value)
+        return await self.lane().send(topic, key, partition, value, seal)
 
-    async def write(self, topic: str, partition: int, value: bytes) -> int:
-        """Append a record without a key, and wait; its offset. Raises BusError."""
+    async def write(self, topic: str, partition: int, value: bytes, keys: Keyring) -> int:
+        """Append a record without a key, sealed, and wait; its offset. Raises BusError."""
+        seal = keys.seal(Signed(topic, partition, None, value))
         try:
-            written = await (await self.send(topic, None, partition, value))
+            written = await (await self.send(topic, None, partition, value, seal))
         except KafkaError as error:
             raise BusError(f"Kafka did not take a record of topic {topic}: {error!r}.") from error
         offset: int = written.offset

@@ -17,7 +17,7 @@ number. Other records are never sent twice; their failure is raised.
 import asyncio
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Final, NamedTuple, Self
@@ -37,6 +37,7 @@ from router.fetching import Fetching
 from router.polling import Pace
 from router.records import Data, Record, encode_record, record_key
 from router.results import Emission, Result, ResultTable, Stream
+from router.seals import Keyring, Signed, Trust, seal_of
 from router.security import kafka_options
 from router.settings import Settings
 from router.topics import DEAD_LETTER, in_topic, out_topic
@@ -517,6 +518,7 @@ class _ReaderTally:
     read_errors: int = 0
     truncated: int = 0
     unreadable: int = 0
+    unsealed: int = 0
 
 
 class ResultReader:
@@ -525,6 +527,10 @@ class ResultReader:
     It reads all partitions by `assign`, without a group, so any number of readers see everything.
     `lookback` is the number of frames per partition that are read from before it began (None: all
     that Kafka keeps); `max_streams`, `max_bytes` and `keep_s` bound what is remembered.
+
+    With `keys`, what the system has not sealed is passed over (PROTOCOL 32); `learn_keys` is called
+    when one is not among them, and returns when they were looked up. Without, anything that has the
+    form of a result is taken for one.
     """
 
     def __init__(
@@ -541,8 +547,12 @@ class ResultReader:
         keep_s: float | None = None,
         start_timeout_s: float = 10.0,
         security: Mapping[str, Any] | None = None,
+        keys: Keyring | None = None,
+        learn_keys: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.n_partitions = n_partitions
+        self._keys = Keyring(is_open=True) if keys is None else keys
+        self._learn_keys = learn_keys
         self.table = ResultTable(
             n_partitions, max_streams=max_streams, max_bytes=max_bytes, keep_s=keep_s
         )
@@ -802,7 +812,8 @@ class ResultReader:
                     self._next.update(fetched.positions)
                     for place, records in fetched.records.items():
                         for record in records:
-                            self._take(place, record.value)
+                            if await self._is_ours(place, record):
+                                self._take(place, record.value)
                     for place, gap in fetched.unreadable.items():
                         self._next[place] = gap.stop
                         self._tally.unreadable += gap.stop - gap.first
@@ -811,6 +822,17 @@ class ResultReader:
                     await asyncio.sleep(0)  # let those who wait go on
         finally:  # cancelled, or a fault of this program: nobody may wait for ever
             asyncio.get_running_loop().call_soon(self._wake_all)
+
+    async def _is_ours(self, place: TopicPartition, record: Any) -> bool:
+        """Whether the system wrote a record; its key is looked up if need be."""
+        signed = Signed(place.topic, place.partition, record.key, record.value or b"")
+        seal = seal_of(record.headers)
+        trust = self._keys.trust(signed, seal)
+        if trust is Trust.UNKNOWN and self._learn_keys is not None:
+            await self._learn_keys()
+            trust = self._keys.trust(signed, seal)
+        self._tally.unsealed += trust is not Trust.GENUINE
+        return trust is Trust.GENUINE
 
     def _wake_all(self) -> None:
         for key in list(self._waiting):

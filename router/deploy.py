@@ -1,5 +1,6 @@
 """Deployment: artifacts, manifests, topics and task records, in an order that a crash cannot hurt.
 
+0. A key, so that all that is told from here on is known to come after it (PROTOCOL 32).
 1. Topics, with the same number of partitions each.
 2. Once a network was removed: where a new one begins in its topics, since they may hold streams of
    one of the same name (PROTOCOL 31).
@@ -15,6 +16,7 @@ from dataclasses import astuple, dataclass
 from router.admin import create_topics
 from router.artifacts import open_artifacts
 from router.bus import Bus, Place
+from router.keyrings import begin_key
 from router.kinds import task_kind
 from router.records import Route, encode_record
 from router.settings import Settings
@@ -85,6 +87,7 @@ async def deploy_compiled(
         _check_beside(network, everything.values())
         _check_again(network, existing)
     topics = _topics(networks)
+    keys = await begin_key(store)  # 0
     await create_topics(settings, topics, n_partitions)  # 1
     await bus.ensure(topics, n_partitions)
     generation = await store.generation()
@@ -108,7 +111,7 @@ async def deploy_compiled(
         routes = tuple(sorted(n.name for n in everything.values() if n.input.name == name))
         value = encode_record(Route(routes))
         for partition in range(n_partitions):
-            await bus.write(in_topic(name), partition, value)
+            await bus.write(in_topic(name), partition, value, keys)
     return Deployed(tuple(n.name for n in networks), len(specs), sum(fresh))
 
 

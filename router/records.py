@@ -108,11 +108,15 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """Ingest begins a new era (PROTOCOL rule 1); `networks` are the routes that hold in it."""
+    """Ingest begins a new era (PROTOCOL rule 1); `networks` are the routes that hold in it.
+
+    `routed_by` is the id of the key that sealed the ROUTE from which they come, 0 for none (32).
+    """
 
     era: int
     predecessor: int
     networks: tuple[str, ...]
+    routed_by: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +415,12 @@ _FIELDS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
         "end": _flag,
         "seq": _integer(_U64),
     },
-    "era": {"era": _integer(_U64), "predecessor": _integer(_U64), "networks": _networks},
+    "era": {
+        "era": _integer(_U64),
+        "predecessor": _integer(_U64),
+        "networks": _networks,
+        "routed_by": _integer(_U64),
+    },
     "route": {"networks": _networks, "ends": _networks},
     "kill": {
         "stream": _stream,
@@ -531,8 +540,10 @@ def _contents(record: Record) -> tuple[str, dict[str, object]]:
     match record:
         case Data():
             return "data", _data_contents(record)
-        case Era(era, predecessor, networks):
-            return "era", {"era": era, "predecessor": predecessor, "networks": networks}
+        case Era(era, predecessor, networks, routed_by):
+            begun: dict[str, object] = {"era": era, "predecessor": predecessor}
+            begun["networks"] = networks
+            return "era", {**begun, "routed_by": routed_by} if routed_by else begun
         case Route(networks, ends):
             routed: dict[str, object] = {"networks": networks}
             return "route", {**routed, "ends": ends} if ends else routed
@@ -553,4 +564,4 @@ def _data_contents(record: Data) -> dict[str, object]:
     return content
 
 
-_DEFAULTS = {"seed": 0, "end": False, "if_final": False, "ends": ()}
+_DEFAULTS = {"seed": 0, "end": False, "if_final": False, "ends": (), "routed_by": 0}

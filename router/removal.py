@@ -15,13 +15,15 @@ Workers see that the manifest is gone; they drop the tasks and leave its places 
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from router.artifacts import open_artifacts
 from router.bus import Bus
 from router.deploy import DeployError, load_networks
+from router.keyrings import begin_key
 from router.records import Route, encode_record
 from router.settings import Settings
 from router.status import task_detail
@@ -62,8 +64,8 @@ async def remove(
             legal = ", ".join(sorted(networks)) or "none"
             raise RemoveError(f"No network {name!r} is deployed; deployed are: {legal}.")
         network = networks[name]
-        route = _route(network, networks, force=force)
-        await _drain(store, bus, network, route, settings.partitions, timeout)  # 1 and 2
+        tell = partial(_tell, store, bus, network, force)
+        await _drain(store, network, tell, settings.partitions, timeout)  # 1 and 2
         await store.begin_generation()  # 3
         return await _take_away(settings, store, network, networks)
 
@@ -118,17 +120,30 @@ def _route(
     return encode_record(Route(tuple(sorted(rest)), (network.name,) if force else ()))
 
 
-async def _drain(
+async def _tell(
     store: RedisStore,
     bus: Bus,
     network: CompiledNetwork,
-    route: bytes,
+    force: bool,
+    partitions: Collection[int],
+) -> dict[int, int]:
+    """Append ROUTE to these partitions, under a new key: whatever was routed before is superseded
+    (32). Its offset in each."""
+    keys = await begin_key(store)
+    route = _route(network, await load_networks(store), force=force)
+    topic = in_topic(network.input.name)
+    return {p: await bus.write(topic, p, route, keys) for p in partitions}
+
+
+async def _drain(
+    store: RedisStore,
+    network: CompiledNetwork,
+    tell: Callable[[Collection[int]], Awaitable[dict[int, int]]],
     partitions: int,
     timeout: float,
 ) -> None:
     """Append ROUTE to each partition, again where it was lost, and wait for the open streams."""
-    topic = in_topic(network.input.name)
-    told = [await bus.write(topic, partition, route) for partition in range(partitions)]  # 1
+    told = await tell(range(partitions))  # 1
     left: dict[int, int | None] = dict.fromkeys(range(partitions))
     try:
         async with asyncio.timeout(timeout):
@@ -136,7 +151,7 @@ async def _drain(
                 for partition in tuple(left):
                     reply = await store.status(partition)
                     if has_lost_route(reply, network, told[partition]):
-                        told[partition] = await bus.write(topic, partition, route)
+                        told |= await tell([partition])
                     left[partition] = open_streams(reply, network, told[partition])
                     if left[partition] == 0:
                         del left[partition]

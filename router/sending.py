@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
 
+from router.seals import SEAL_HEADER
 from router.security import kafka_options
 from router.settings import Settings
 
@@ -78,10 +79,12 @@ class Sending:
         key: bytes | None,
         partition: int,
         value: bytes,
+        seal: bytes = b"",
     ) -> "asyncio.Future[Any]":
         """Queue a record with this producer. Raises KafkaError; ProducerClosed if it is retired."""
+        headers = [(SEAL_HEADER, seal)] if seal else None
         future: asyncio.Future[Any] = await producer.send(
-            topic, value, key=key, partition=partition
+            topic, value, key=key, partition=partition, headers=headers
         )
         self._in_flight.setdefault(producer, set()).add(future)
         future.add_done_callback(partial(self._done, producer))
@@ -149,7 +152,7 @@ class Lane:
         self._failure = ""
 
     async def send(
-        self, topic: str, key: bytes | None, partition: int, value: bytes
+        self, topic: str, key: bytes | None, partition: int, value: bytes, seal: bytes = b""
     ) -> "asyncio.Future[Any]":
         """Queue a record. The future is done when every in-sync replica has it.
 
@@ -165,7 +168,7 @@ class Lane:
             self._check()
             self._producer = producer
             try:
-                future = await self._sending.send(producer, topic, key, partition, value)
+                future = await self._sending.send(producer, topic, key, partition, value, seal)
             except ProducerClosed:
                 continue
             except KafkaError as error:

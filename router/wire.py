@@ -5,6 +5,9 @@ stands in columns of little-endian unsigned integers, what repeats (nodes, route
 and all payloads in one run of bytes, so that a frame of 256 batches costs a dozen objects to parse
 and not thousands. `docs/wire-format.md` has it byte by byte.
 
+A frame ends with the CRC-32 of all before it, so that damage is noticed whatever it hits. That is
+version 2; version 1, without one, is read still.
+
 Encoding is canonical: equal frames give equal bytes. Decoding accepts nothing else than what
 encoding writes, but for the width of msgpack's own headers, and raises a WireError for the rest;
 it allocates nothing before the bytes for it are seen to be there. It judges each batch alone: gaps,
@@ -12,6 +15,7 @@ duplicates and order between batches are the receiving task's to judge (PROTOCOL
 """
 
 import struct
+import zlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -32,6 +36,7 @@ __all__ = [
     "NAME_BYTES",
     "VERSION",
     "Batch",
+    "Damaged",
     "Frame",
     "Kind",
     "Malformed",
@@ -46,7 +51,9 @@ __all__ = [
     "encode_frames",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
+_UNCHECKED: Final = 1  # the version without a CRC-32, which is read and not written
+_CRC_BYTES: Final = 4
 MAX_BATCHES: Final = (
     4096  # batches in a frame; bounds what a short frame of constants can unfold to
 )
@@ -79,6 +86,10 @@ class WireError(SpikeRouterError, ValueError):
 
 class UnknownVersion(WireError):
     """A frame of a version that this program does not read."""
+
+
+class Damaged(WireError):
+    """A frame whose bytes were changed, or cut off, after it was written."""
 
 
 class Truncated(WireError):
@@ -179,7 +190,7 @@ def encode_frame(frame: Frame) -> bytes:
         raise Malformed(f"The frame has a field of a wrong type or size: {error}.") from error
     if len(data) != len(head) - 1 + len(_bin_header(n_bytes)) + n_bytes:
         raise Malformed("A payload is a view of something wider than bytes.")
-    return data
+    return data + zlib.crc32(data).to_bytes(_CRC_BYTES, "little")
 
 
 def encode_frames(frame: Frame, limit: int = FRAME_BYTES) -> list[bytes]:
@@ -386,9 +397,12 @@ def _unpack(data: bytes | memoryview) -> list[Any]:
         raise Truncated(f"The frame has {len(data)} bytes; the shortest has more than 40.")
     if data[0] & 0xF0 != 0x90 or data[1] > 0x7F:
         raise Malformed("The bytes are not a frame: a msgpack array that begins with a version.")
-    if data[1] != VERSION:
+    if data[1] == VERSION:
+        data = _checked_body(data)
+    elif data[1] != _UNCHECKED:
         raise UnknownVersion(
-            f"The frame has version {data[1]}; this program reads version {VERSION}: upgrade it."
+            f"The frame has version {data[1]}; this program reads versions {_UNCHECKED} and"
+            f" {VERSION}: upgrade it."
         )
     limits = {"max_array_len": 16, "max_map_len": 0, "max_ext_len": 0}
     try:
@@ -397,6 +411,14 @@ def _unpack(data: bytes | memoryview) -> list[Any]:
         if _incomplete(data, limits):
             raise Truncated(f"The frame ends at byte {len(data)}, before its contents.") from error
         raise Malformed(f"The frame is not valid msgpack: {error}.") from error
+
+
+def _checked_body(data: bytes | memoryview) -> memoryview:
+    """What stands before the CRC-32. Raises Damaged."""
+    body, crc = memoryview(data)[:-_CRC_BYTES], data[-_CRC_BYTES:]
+    if zlib.crc32(body) != int.from_bytes(crc, "little"):
+        raise Damaged(f"The frame has {len(data)} bytes, which do not fit its CRC-32.")
+    return body
 
 
 def _incomplete(data: bytes | memoryview, limits: dict[str, int]) -> bool:

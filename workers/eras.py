@@ -117,21 +117,25 @@ class Eras:
         self._fresh = replace(self._fresh, log_start=log_start, log_end=log_end)
         return self.read_to(log_start) if self._phase == "scan" else Step.ASK
 
-    def ask(self, networks: frozenset[str]) -> Era:
+    def ask(self, networks: frozenset[str], routed_by: int = 0) -> Era:
         """The ERA to append, for `networks` unless a ROUTE that it is to come after is in the log:
-        what that says must stay true."""
+        what that says must stay true. `routed_by` is the key of that ROUTE (32)."""
         self._phase = "await"
         predecessor = self._current
         self._asked = max(self._fresh.era, predecessor + 1, self._asked + 1)
         named = networks if self._routed is None else self._routed
-        return Era(self._asked, predecessor, tuple(sorted(named)))
+        return Era(self._asked, predecessor, tuple(sorted(named)), routed_by)
 
-    def adopt(self) -> tuple[tuple[str, ...], int]:
-        """Count in the era that was seen last; its networks, and the offset of its first record:
-        behind the ERA, or where the log begins if it is the very first one."""
-        self.resume(self._seen.era, self._seen.predecessor)
+    def adopt(self) -> tuple[tuple[str, ...], int, int]:
+        """Count in the era that was seen last; its networks, the key of the ROUTE that it follows,
+        and the offset of its first record: behind the ERA, or where the log begins if it is the
+        very first one: there every ROUTE is read again."""
+        seen = self._seen
+        self.resume(seen.era, seen.predecessor)
         self._routed = None
-        return self._seen.networks, self._fresh.begin if self._is_first() else self._seen_at + 1
+        if self._is_first():
+            return seen.networks, 0, self._fresh.begin
+        return seen.networks, seen.routed_by, self._seen_at + 1
 
     @property
     def _current(self) -> int:

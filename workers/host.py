@@ -22,12 +22,14 @@ from router.artifacts import ArtifactCache, open_artifacts
 from router.bus import Bus, BusError, Place, Polled
 from router.deploy import group_cost, load_networks
 from router.fetching import Unreadable
+from router.keyrings import load_keys, restore_keys
 from router.kinds import installed_extras, operator_kind, with_extras
 from router.loops import Turn
+from router.seals import Keyring, NoKeyError, seal_of
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import Claimed, Info, TaskId
-from router.store.errors import StoreError
+from router.store.errors import StoreError, StoreUnavailable
 from router.store.redis import RedisStore
 from topologies.compiled import CompiledNetwork, Group, Operator
 from topologies.errors import SpikeRouterError
@@ -122,6 +124,7 @@ class Host:
         self._rooms = asyncio.Semaphore(_MOST_CHILDREN)
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
+        self._keys = Keyring()
         artifacts = open_artifacts(settings, store)
         cache = settings.artifact_cache
         self._cache = None if cache is None else ArtifactCache(artifacts, cache)
@@ -189,6 +192,7 @@ class Host:
 
     def _begin_stop(self) -> None:
         self._book.stop()
+        self._group.create_task(self._give_keys_back())
         for task in (*self._book.tasks,):
             self._group.create_task(self._hand_over(task))
 
@@ -210,6 +214,7 @@ class Host:
                 starting = self._group.create_task(self._start(claimed))
                 self._starting[claimed.task] = starting
             case Regained(task, token):
+                self._group.create_task(self._give_keys_back())
                 if running := self._running.get(task):
                     running.hosted.tenancy.token = token
                     running.hosted.tenancy.full = True
@@ -222,6 +227,18 @@ class Host:
                     self._group.create_task(self._hand_over(task))
             case Suspicious(task):
                 self._group.create_task(self._run_alone(task))
+
+    async def _give_keys_back(self) -> None:
+        """The store may have lost what it had: who claims a task next must know what its log was
+        sealed by, and may claim none before a time to live is over (26, 32)."""
+        while not self._book.is_over:
+            try:
+                await restore_keys(self._store, self._keys)
+            except StoreError as error:
+                _log.warning("keys are not written anew yet: %s", error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     def _doubt(self, task: TaskId) -> None:
         self._book.doubt(task)
@@ -305,6 +322,12 @@ class Host:
         stored = stored_of(await self._store.load(task))
         if not any(task.operator in n.summaries for n in self._networks.values()):
             await self._refresh()
+        await load_keys(self._store, self._keys)
+        if not self._keys.keys:
+            raise NoKeyError(
+                f"Task {task} cannot tell whose records it reads: the store has lost the keys that"
+                " they are sealed with. Deploy its networks again, which begins a new one."
+            )
         limits = self._limits(claimed)
         begin = {} if stored is not None else await self._begin(task)
         kind = operator_kind(claimed.kind)
@@ -342,7 +365,7 @@ class Host:
         first, last = (await self._bus.bounds([place]))[place]
         era = (int(time.time() * 1000) << 20) | secrets.randbits(20)
         fresh = Fresh(era, first, last, begin.get(spec.in_topic, 0))
-        return Ingest(spec, EncoderEncode(spec, encoder), limits, fresh, stored)
+        return Ingest(spec, EncoderEncode(spec, encoder), limits, fresh, stored, self._keys)
 
     async def _on_device(self, spec: TaskSpec) -> DeviceCompute:
         """A node of its own for a synapse group, programmed with it."""
@@ -353,11 +376,11 @@ class Host:
     async def _task(self, task: TaskId, kind: str, limits: Limits, stored: Stored | None) -> Task:
         spec = task_spec(self._networks, task.operator, task.group, task.partition)
         if self._settings.device and kind == "synaptic":
-            return Task(spec, await self._on_device(spec), limits, stored)
+            return Task(spec, await self._on_device(spec), limits, stored, self._keys)
         kernel = await self._shelf.get(task.operator, spec.group)
         most = largest_batch(kernel.operator.program, limits.max_batch)
         compute = KernelCompute(spec, kernel)
-        tenant = Task(spec, compute, replace(limits, max_batch=most), stored)
+        tenant = Task(spec, compute, replace(limits, max_batch=most), stored, self._keys)
         compute.count_in(tenant.counts)
         return tenant
 
@@ -367,6 +390,7 @@ class Host:
 
     async def _refresh(self) -> None:
         async with self._looking:  # an older answer must not come after a newer one
+            await restore_keys(self._store, self._keys)
             found = await load_networks(self._store)
             removed = await self._store.removed_networks()
             # What is neither there nor removed, the store has forgotten: its owners remember (27).
@@ -382,7 +406,11 @@ class Host:
         known: tuple[object, ...] = ()
         while True:
             try:
-                deployed = await self._store.list_networks(), await self._store.generation()
+                deployed = (
+                    await self._store.list_networks(),
+                    await self._store.generation(),
+                    tuple(sorted(await self._store.get_keys())),
+                )
                 if deployed != known:
                     await self._refresh()
                     for running in tuple(self._running.values()):
@@ -552,7 +580,8 @@ class Host:
         for at in {**polled.records, **polled.positions, **polled.unreadable}:
             messages = polled.records.get(at, ())
             records = [
-                Record(at.topic, m.offset, m.timestamp, m.key, m.value or b"") for m in messages
+                Record(at.topic, m.offset, m.timestamp, m.key, m.value or b"", seal_of(m.headers))
+                for m in messages
             ]
             stop = polled.positions.get(at)
             passed = None if stop is None else (at.topic, stop)
@@ -584,7 +613,9 @@ class Host:
         try:
             while (halt := feed.go(_AT_ONCE)) is not None:
                 if halt is Halt.LOOK_UP:
-                    await self._update(hosted)
+                    if not await self._update(hosted):
+                        self._reread(hosted)
+                        break
                 elif halt is Halt.SEEK:
                     self._reread(hosted)
                     break
@@ -602,10 +633,19 @@ class Host:
             self._drop(hosted.claim.task, "it cannot read its input")
         hosted.wake()
 
-    async def _update(self, hosted: Hosted) -> None:
-        """A network was deployed or removed: look it up, then go on with the same record."""
-        await self._refresh()
+    async def _update(self, hosted: Hosted) -> bool:
+        """A network was deployed or removed, a key begun: look it up, and go on with the record.
+
+        False while the store is away: the record was not taken, and is to be read again.
+        """
+        try:
+            await self._refresh()
+        except StoreUnavailable as error:
+            _log.warning("task %s reads no further: %s", hosted.claim.task, error)
+            await asyncio.sleep(_RETRY_S)
+            return False
         self._bring(hosted)
+        return True
 
     def _bring(self, hosted: Hosted) -> None:
         """Bring a task up to the networks that are known now; it ends with the last of its own."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
+from router.seals import UNSEALED, Keyring, Trust, key_id
 from router.topics import DEAD_LETTER, out_topic, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
@@ -29,7 +30,7 @@ from workers.reading import Reading, Record
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
 from workers.spec import MOST_WINDOWS, IngestSpec
 from workers.streams import stream_field
-from workers.tenant import Limits, Outbox, Output
+from workers.tenant import Limits, Outbox, Output, trust
 from workers.turns import in_turn
 
 __all__ = ["Encode", "Ingest", "IngestWork"]
@@ -83,19 +84,22 @@ class Ingest:
         limits: Limits,
         fresh: Fresh,
         stored: Stored | None = None,
+        keys: Keyring | None = None,
     ) -> None:
         self.spec = spec
+        self.keys = Keyring(is_open=True) if keys is None else keys
         self.counts: Counter[str] = Counter()
         self.replaying = False
         self._encode = encode
         self._limits = limits
         self._eras = Eras(fresh)
-        self._outbox = Outbox(spec.operator, 0, spec.partition, limits.frame_bytes)
+        self._outbox = Outbox(spec.operator, 0, spec.partition, limits.frame_bytes, self.keys)
         self._spikes = spikes_topic(spec.operator)
         self._results = {t: n for n, t in zip(sorted(spec.networks), spec.topics[1:], strict=True)}
         self.reading = Reading(spec.topics)
         self._now = 0.0
         self._routes: tuple[str, ...] = ()
+        self._routed_by = 0  # the key of the last ROUTE: what an older one sealed is a repeat (32)
         self._names = Names(limits.remembered_names)
         self._killed: dict[str, IntervalSet] = {}
         self._flows: dict[int, Flow] = {}
@@ -170,14 +174,14 @@ class Ingest:
         return seeks
 
     def receive(self, record: Record) -> bool:
-        if record.topic != self.spec.in_topic:
-            if self.reading.take(record):
-                self._confirm(record)
-            return True
         if record.offset < self.reading.offset(record.topic):
             self.reading.take(record)
             return True
+        if record.topic != self.spec.in_topic:
+            return self._receive_result(record, anyhow=False)
         said = self._parse(record)
+        if said is None:
+            return False
         if isinstance(said, Era | Route) and not self.spec.known_networks.issuperset(said.networks):
             return False
         self._take(said, record)
@@ -186,7 +190,10 @@ class Ingest:
     def receive_strange(self, record: Record) -> None:
         """Networks that nobody knows count as removed; a ROUTE to nothing else is refused."""
         self.counts["strange_records_total"] += 1
-        said = self._parse(record)
+        if record.topic != self.spec.in_topic:
+            self._receive_result(record, anyhow=True)
+            return
+        said = self._parse(record) or RecordError(UNSEALED)
         if isinstance(said, Era | Route):
             known = tuple(n for n in said.networks if n in self.spec.known_networks)
             if isinstance(said, Route) and not known:
@@ -205,11 +212,23 @@ class Ingest:
             self._read(said, record)
         self._follow(self._eras.read_to(record.offset + 1))
 
-    def _parse(self, record: Record) -> Data | Era | Route | Kill | RecordError:
+    def _parse(self, record: Record) -> Data | Era | Route | Kill | RecordError | None:
+        """What the record says, or why it is refused; None while its key is not known here."""
         try:
-            return parse_record(record.key, record.value, self.spec.partition, record.offset)
+            said = parse_record(record.key, record.value, self.spec.partition, record.offset)
         except RecordError as error:
             return error
+        if isinstance(said, Data):
+            return said
+        by = trust(self.keys, record, self.spec.partition)
+        if by is Trust.UNKNOWN:
+            return None
+        if by is Trust.FORGED:
+            self.counts["unsealed_total"] += 1
+            return RecordError(UNSEALED)
+        if isinstance(said, Route) and key_id(record.seal) < self._routed_by:
+            return RecordError("Superseded: a later deployment has told where streams go")
+        return said
 
     def _read(self, said: Data | Era | Route | Kill, record: Record) -> None:
         if isinstance(said, Era):
@@ -217,6 +236,7 @@ class Ingest:
         elif not self._eras.is_serving:
             self._before_era(said, record)
         elif isinstance(said, Route):
+            self._routed_by = key_id(record.seal)
             self._route(said)
         elif isinstance(said, Kill):
             self._kill(said)
@@ -234,14 +254,14 @@ class Ingest:
             self.counts["zombie_eras_total"] += 1
 
     def _ask_for_era(self) -> None:
-        era = self._eras.ask(self.spec.networks)
+        era = self._eras.ask(self.spec.networks, self._routed_by)
         self._outbox.record(self.spec.in_topic, None, encode_record(era))
 
     def _adopt(self) -> None:
         """Number anew; what was open in the era before has ended."""
         for flow in list(self._flows.values()):
             self._close(flow)
-        self._routes, begin = self._eras.adopt()
+        self._routes, self._routed_by, begin = self._eras.adopt()
         for field in self._names.clear():
             self._ledger.end(field)
         self._killed = {}
@@ -255,6 +275,7 @@ class Ingest:
     def _before_era(self, said: Data | Route | Kill, record: Record) -> None:
         """Records before a later era belong to streams that nobody can number any more."""
         if isinstance(said, Route):
+            self._routed_by = key_id(record.seal)
             self._eras.route(said.networks)
         elif self._eras.has_lost_input and isinstance(said, Data):
             self._reject(record, said.name, "EraLost: the input was truncated, its state is gone")
@@ -415,6 +436,18 @@ class Ingest:
         return n_steps * self.spec.step_bytes + _BATCH_BYTES
 
     # ---- results ------------------------------------------------------------------------------
+
+    def _receive_result(self, record: Record, anyhow: bool) -> bool:
+        """Take a record of the results; False while its key is not known here."""
+        by = trust(self.keys, record, self.spec.partition)
+        if by is Trust.UNKNOWN and not anyhow:
+            return False
+        self.reading.take(record)
+        if by is Trust.GENUINE:
+            self._confirm(record)
+        else:
+            self.counts["unsealed_total"] += 1
+        return True
 
     def _confirm(self, record: Record) -> None:
         """What results say of windows: they free the flow, and change nothing else (18)."""
@@ -751,6 +784,7 @@ class Ingest:
             "killed": {n: k.intervals() for n, k in self._killed.items()},
             "early": self._early,
             "condemned": sorted(self._condemned),
+            "routed_by": self._routed_by,
         })  # fmt: skip
 
     def _freeze(self, field: str) -> tuple[str, int, bytes]:
@@ -776,6 +810,7 @@ class Ingest:
         )
         self._eras.resume(*head["era"])
         self._routes = tuple(head["routes"])
+        self._routed_by = head.get("routed_by", 0)
         self._names.next_number = head["next"]
         self._early = head["early"]
         self._condemned = set(head.get("condemned", ()))

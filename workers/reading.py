@@ -11,13 +11,14 @@ __all__ = ["LogReplacedError", "Reading", "Record"]
 
 
 class Record(NamedTuple):
-    """A Kafka record as the bus hands it over; `timestamp` is in ms."""
+    """A Kafka record as the bus hands it over; `timestamp` is in ms, `seal` of `router.seals`."""
 
     topic: str
     offset: int
     timestamp: int
     key: bytes | None
     value: bytes
+    seal: bytes = b""
 
 
 class LogReplacedError(SpikeRouterError, RuntimeError):

@@ -13,6 +13,7 @@ from typing import Any
 from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Kill, encode_record
+from router.seals import UNSEALED, Keyring, Trust
 from router.topics import DEAD_LETTER, in_topic, out_topic
 from router.wire import Batch, Frame, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
@@ -24,7 +25,7 @@ from workers.replays import Replays
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
 from workers.spec import TaskSpec
 from workers.streams import Held, Key, PlaceState, Stream, stream_field
-from workers.tenant import Limits, Outbox, Output
+from workers.tenant import Limits, Outbox, Output, trust
 from workers.windows import Compute, Outcome, Window, Work, micro_batch, run_rounds
 
 __all__ = ["Task"]
@@ -34,14 +35,22 @@ class Task:
     """One synapse group of an operator on one partition (a `workers.tenant.Tenant`)."""
 
     def __init__(
-        self, spec: TaskSpec, compute: Compute, limits: Limits, stored: Stored | None = None
+        self,
+        spec: TaskSpec,
+        compute: Compute,
+        limits: Limits,
+        stored: Stored | None = None,
+        keys: Keyring | None = None,
     ) -> None:
         self.spec = spec
+        self.keys = Keyring(is_open=True) if keys is None else keys
         self.counts: Counter[str] = Counter()
         self.replaying = False
         self._compute = compute
         self._limits = limits
-        self._outbox = Outbox(spec.operator, spec.group.index, spec.partition, limits.frame_bytes)
+        self._outbox = Outbox(
+            spec.operator, spec.group.index, spec.partition, limits.frame_bytes, self.keys
+        )
         self._places: dict[str, PlaceState] = {}
         self._targets: dict[tuple[str, int], list[tuple[PlaceState, int]]] = {}
         self._streams: dict[Key, Stream] = {}
@@ -125,7 +134,10 @@ class Task:
         if not new and not self._replays:
             self.reading.take(record)
             return True
-        frame = self._frame(record)
+        by = trust(self.keys, record, self.spec.partition)
+        if by is Trust.UNKNOWN and not anyhow:
+            return False
+        frame = self._frame(record, by)
         if frame is None:
             self.reading.take(record)
             return True
@@ -141,18 +153,25 @@ class Task:
             self._replays.took(topic, record.offset + 1)
         return True
 
-    def _frame(self, record: Record) -> Frame | None:
-        """The frame of a record; what is none goes to the dead letters, and shows as a gap (9)."""
+    def _frame(self, record: Record, by: Trust) -> Frame | None:
+        """The frame of a record; what is none, or nobody's, goes to the dead letters (32). A frame
+        of the system that was damaged shows as a gap (9)."""
+        if by is not Trust.GENUINE:
+            self.counts["unsealed_total"] += 1
+            self._refuse(record, UNSEALED)
+            return None
         try:
             return decode_frame(record.value)
         except WireError as error:
             self.counts["poison_frames_total"] += 1
-            letter = DeadLetter(
-                record.topic, self.spec.partition, record.offset, record.key, str(error),
-                value=record.value,
-            )  # fmt: skip
-            self._outbox.record(DEAD_LETTER, record.key, encode_letter(letter))
+            self._refuse(record, str(error))
             return None
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        letter = DeadLetter(
+            record.topic, self.spec.partition, record.offset, record.key, reason, value=record.value
+        )
+        self._outbox.record(DEAD_LETTER, record.key, encode_letter(letter))
 
     def _knows(self, batches: Iterable[Batch]) -> bool:
         known = self.spec.known_networks
@@ -175,12 +194,16 @@ class Task:
             self._lose(stream, f"its replay needs records of {topic} below offset {log_start}")
 
     def unreadable(self, topic: str, first: int, stop: int, reason: str, is_intact: bool) -> None:
-        """Only tasks write here, and what they wrote could be read: these records are lost (9)."""
-        is_new = self.reading.skip_to(topic, stop)
-        if is_new:
+        """What nobody ever could read was written by no task: it is refused, like what is not
+        sealed. What is damaged may have been a task's: it is lost (9)."""
+        if stop > self.reading.offset(topic):
             self.counts["records_unreadable_total"] += 1
             value = letter_of(topic, self.spec.partition, first, stop, reason)
             self._outbox.record(DEAD_LETTER, None, value)
+        if is_intact:
+            self.passed(topic, stop)
+            return
+        if self.reading.skip_to(topic, stop):
             self._lose_hearers(topic, f"{offsets_of(topic, first, stop)} cannot be read: {reason}")
         for stream in self._replays.in_need_of(topic, stop):
             self._lose(stream, f"its replay needs {offsets_of(topic, first, stop)}: {reason}")

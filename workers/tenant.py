@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
+from router.seals import Keyring, Signed, Trust
 from router.topics import group_key
 from router.wire import FRAME_BYTES, Batch, Frame, encode_frames
 from workers.reading import Reading, Record
 from workers.snapshot import Snapshot
 
-__all__ = ["Feed", "Halt", "Limits", "Outbox", "Output", "Tenant"]
+__all__ = ["Feed", "Halt", "Limits", "Outbox", "Output", "Tenant", "trust"]
 
 
 class Output(NamedTuple):
@@ -25,6 +26,7 @@ class Output(NamedTuple):
     key: bytes | None
     partition: int
     value: bytes
+    seal: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,12 @@ class Tenant(Protocol):
         ...
 
     def receive(self, record: Record) -> bool:
-        """Take one record. False when it names a network that `update` must bring first."""
+        """Take one record. False when it names a network that `update` must bring first, or a key
+        that is not known yet: nothing was taken, look both up and give it again."""
         ...
 
     def receive_strange(self, record: Record) -> None:
-        """Take a record that `receive` gave back, though its networks were looked up in vain.
+        """Take a record that `receive` gave back, though it was looked up in vain.
 
         They may have been removed, or never have been: nobody here has a place in them.
         """
@@ -127,7 +130,7 @@ class Tenant(Protocol):
 class Halt(Enum):
     """Why a host has, or gets, to act before a tenant takes another record."""
 
-    LOOK_UP = "networks must be looked up, and the tenant be brought up to them; then go on"
+    LOOK_UP = "networks and keys must be looked up, and the tenant brought up to them; then go on"
     SEEK = "the tenant reads on elsewhere: what was fetched before does not follow on"
     PAUSE = "so many records were taken as were asked for; there are more"
 
@@ -179,14 +182,26 @@ class Feed:
         return bool(seeks)
 
 
+def trust(keys: Keyring, record: Record, partition: int) -> Trust:
+    """Whether the system wrote a record of this partition (32)."""
+    signed = Signed(record.topic, partition, record.key, record.value)
+    return keys.trust(signed, record.seal)
+
+
 class Outbox:
-    """Collects batches per topic, joins them into frames, and counts what was handed out."""
+    """Collects batches per topic, joins them into frames, seals and counts what is handed out."""
 
     def __init__(
-        self, operator: str, group: int, partition: int, frame_bytes: int = FRAME_BYTES
+        self,
+        operator: str,
+        group: int,
+        partition: int,
+        frame_bytes: int = FRAME_BYTES,
+        keys: Keyring | None = None,
     ) -> None:
         self._operator, self._group, self._partition = operator, group, partition
         self._frame_bytes = frame_bytes
+        self._keys = Keyring(is_open=True) if keys is None else keys
         self._key = group_key(operator, group)
         self._batches: dict[str, list[Batch]] = {}
         self._ready: list[Output] = []
@@ -222,6 +237,7 @@ class Outbox:
         return ready
 
     def _append(self, topic: str, key: bytes | None, value: bytes) -> None:
-        self._ready.append(Output(topic, key, self._partition, value))
+        seal = self._keys.seal(Signed(topic, self._partition, key, value))
+        self._ready.append(Output(topic, key, self._partition, value, seal))
         self.n_outputs += 1
         self.n_bytes += len(value)

@@ -29,6 +29,8 @@ __all__ = ["Hostile", "poison_frames", "poison_records"]
 _REPEATED: Final = 40  # records of one topic and partition
 _WAIT_MS: Final = 1000
 _NOBODY: Final = "f" * 32
+_Said = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+"""Key, value and headers of a record: the very bytes, seal and all."""
 _NANS: Final = struct.pack("<64f", *[math.nan] * 64)  # a sample of digits, were they numbers
 
 
@@ -74,8 +76,10 @@ class Hostile:
             place = TopicPartition(topic, dice.randrange(self._settings.partitions))
             records = await self._last(place)
             dice.shuffle(records)
-            for key, value in records:
-                await self._producer.send(topic, value, key=key, partition=place.partition)
+            for key, value, headers in records:
+                await self._producer.send(
+                    topic, value, key=key, partition=place.partition, headers=headers
+                )
             n += len(records)
         await self._producer.flush()
         self.n_repeated += n
@@ -95,20 +99,21 @@ class Hostile:
         self.n_poison += n
         return n
 
-    async def _last(self, place: TopicPartition) -> list[tuple[bytes | None, bytes | None]]:
+    async def _last(self, place: TopicPartition) -> list[_Said]:
         async with self._reading:
             return await self._last_of(place)
 
-    async def _last_of(self, place: TopicPartition) -> list[tuple[bytes | None, bytes | None]]:
+    async def _last_of(self, place: TopicPartition) -> list[_Said]:
         last = (await self._consumer.end_offsets([place]))[place]
         first = (await self._consumer.beginning_offsets([place]))[place]
         if last <= first:
             return []
         self._consumer.assign([place])
         self._consumer.seek(place, max(first, last - _REPEATED))
-        found: list[tuple[bytes | None, bytes | None]] = []
+        found: list[_Said] = []
         while fetched := await self._consumer.getmany(timeout_ms=_WAIT_MS):
-            found += [(r.key, r.value) for records in fetched.values() for r in records]
+            for records in fetched.values():
+                found += [(r.key, r.value, list(r.headers)) for r in records]
             if len(found) >= _REPEATED:
                 break
         return found

@@ -11,10 +11,7 @@ from loadtest.simulation.clock import Clock
 from workers.reading import Record
 from workers.tenant import Output
 
-__all__ = ["HOSTILE", "Broker", "Log", "Place", "Produced"]
-
-HOSTILE = b"hostile"
-"""The key of internal records that nobody of the product wrote."""
+__all__ = ["Broker", "Log", "Place", "Produced"]
 
 
 class Place(NamedTuple):
@@ -95,10 +92,12 @@ class Broker:
             found = self.logs[place] = Log(place)
         return found
 
-    def append(self, topic: str, key: bytes | None, partition: int, value: bytes) -> None:
+    def append(
+        self, topic: str, key: bytes | None, partition: int, value: bytes, seal: bytes = b""
+    ) -> None:
         """Append a record that needs no acknowledgement."""
         log = self.log(topic, partition)
-        record = Record(topic, len(log.records), self._clock.now, key, value)
+        record = Record(topic, len(log.records), self._clock.now, key, value, seal)
         log.records.append(record)
         self._appended(log, record)
 

@@ -1,11 +1,13 @@
 """What is deployed: task records, routes, and the tenants that run them."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from loadtest.simulation.numbers import FakeCompute, FakeEncode
 from loadtest.simulation.shapes import Layout, layout
 from router.records import Route, encode_record
+from router.seals import KEY_BYTES, Keyring, Signed
 from router.store.calls import Claimed, TaskId, TaskSpec
 from router.topics import in_topic
 from workers import ingest, task
@@ -32,6 +34,8 @@ class Deployment:
         self._plan = world.plan
         self._layout: Layout = layout(world.plan.shape, (), world.plan.n_partitions, ())
         self.names: tuple[str, ...] = ()
+        self.keys: dict[int, bytes] = {}  # of seals, as the store has them
+        self.every_key = Keyring()  # that there ever was
 
     def tasks(self) -> Iterator[TaskId]:
         for unit in self._layout.units:
@@ -65,8 +69,8 @@ class Deployment:
         is_first = not self.names
         self._settle(names, ())
         self.create_tasks(0)
+        self._route(names)
         if not is_first:
-            self._route(names)
             self._tell()
 
     def remove(self, name: str, force: bool) -> None:
@@ -110,13 +114,38 @@ class Deployment:
         self.names = names
         self._layout = layout(self._plan.shape, names, self._plan.n_partitions, removed)
 
+    def begin_key(self) -> None:
+        """What is sealed with it was said after all before (32)."""
+        by = max((self._world.clock.now << 8, *(known + 1 for known in self.every_key.keys)))
+        key = hashlib.blake2b(f"{self._plan.seed} {by}".encode(), digest_size=KEY_BYTES).digest()
+        self.keys[by] = key
+        self.every_key.learn({by: key})
+
+    def lose_keys(self) -> None:
+        """Keys that the store has lost come back with who knows them (27). One that nobody knows is
+        kept: whatever it has sealed would be no record of the system any more."""
+        for by in self._known():
+            self.keys.pop(by, None)
+
+    def keep_keys(self) -> None:
+        """The same, when whoever knew them may be gone since."""
+        known = self._known()
+        self.keys.update({by: k for by, k in self.every_key.keys.items() if by not in known})
+
+    def _known(self) -> set[int]:
+        """The keys that somebody knows who can tell the store."""
+        here = [w for w in self._world.workers if w.is_alive and not w.is_held_up]
+        return {by for worker in here for by in worker.keys.keys}
+
     def _route(self, names: tuple[str, ...], ends: tuple[str, ...] = ()) -> None:
-        shape = self._plan.shape
+        self.begin_key()
+        shape, keys = self._plan.shape, Keyring(self.keys)
         for name in shape.inputs:
             mine = tuple(n for n in names if shape.networks[n].input.name == name)
             for partition in range(self._plan.n_partitions):
                 value = encode_record(Route(mine, ends))
-                self._world.broker.append(in_topic(name), None, partition, value)
+                seal = keys.seal(Signed(in_topic(name), partition, None, value))
+                self._world.broker.append(in_topic(name), None, partition, value, seal)
 
     def _tell(self) -> None:
         """Workers look up sooner or later which networks there are."""
@@ -137,21 +166,22 @@ class Deployment:
         if world.clock.now < world.outage_until:
             world.clock.after(world.outage_until - world.clock.now, self.again)
         else:
+            self.begin_key()
             self.create_tasks(self._plan.ttl_ms)
 
     # ---- tenants ------------------------------------------------------------------------------
 
-    def tenant(self, claimed: Claimed, stored: Stored | None) -> Tenant:
+    def tenant(self, claimed: Claimed, stored: Stored | None, keys: Keyring) -> Tenant:
         of = claimed.task
         spec = self.spec(of)
         if isinstance(spec, IngestSpec):
             log = self._world.broker.log(spec.in_topic, of.partition)
             era = (self._world.clock.now << 20) + self._world.clock.draw(1 << 20)
             fresh = Fresh(era, log.start, log.end)
-            return ingest.Ingest(spec, FakeEncode(), self._limits(claimed), fresh, stored)
+            return ingest.Ingest(spec, FakeEncode(), self._limits(claimed), fresh, stored, keys)
         unit = self._layout.unit(of.operator, of.group)
         compute = FakeCompute(spec, unit.is_readout, unit.every, self._plan.poisoned)
-        return task.Task(spec, compute, self._limits(claimed), stored)
+        return task.Task(spec, compute, self._limits(claimed), stored, keys)
 
     def _limits(self, claimed: Claimed) -> Limits:
         tuning = self._plan.tuning

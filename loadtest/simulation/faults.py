@@ -131,6 +131,7 @@ class Faults:
         world = self._world
         self._note("the store loses everything")
         world.store.lose_everything()
+        world.deployment.lose_keys()
         held = {t for w in world.workers if w.is_alive for t in w.hosts}
         for task in world.deployment.tasks():
             self._unsaved.add(task)
@@ -208,7 +209,7 @@ class Faults:
         self._note(f"{log.place.topic} hears its records from {records[first].offset} on again")
         for record in records[first : first + 1 + self._draw(4)]:
             self._world.broker.append(
-                log.place.topic, record.key, log.place.partition, record.value
+                log.place.topic, record.key, log.place.partition, record.value, record.seal
             )
 
     def _seek_back(self) -> None:

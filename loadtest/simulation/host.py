@@ -183,13 +183,13 @@ class Host:
             self.is_clean = False
         records, stop = log.fetch(at[topic], last)
         feed = Feed(tenant, records, (topic, stop))
-        while feed.go() is Halt.LOOK_UP:
+        while (halt := feed.go()) is Halt.LOOK_UP and self.worker.learn_keys():
             self.learn()
-        rest = records[feed.n_taken :]
+        rest = records[feed.n_taken :]  # what comes again, should the store be away
         at[topic] = rest[0].offset if rest else stop
         if feed.seeks:
             at.update(feed.seeks)
-        elif stop in log.unreadable:
+        elif halt is None and stop in log.unreadable:
             self._pass_over(log, stop)
 
     def _pass_over(self, log: Log, offset: int) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from loadtest.simulation.numbers import DEADLY_SEED, POISON_SEED, emit, mix, mix_event, salt
 from router.records import Data, Era, Kill, RecordError, Route, parse_record
 from topologies.compiled import CompiledNetwork
+from workers.reading import Record
 
 __all__ = ["Graph", "InputLog", "Stream"]
 
 _MAX_HELD = 64
-_FIRST_ERA = 1 << 20
-"""Below it are the eras that hostile publishers make up."""
 Source = tuple[str, int, int]
 """(node, group, delay)."""
 
@@ -169,44 +168,54 @@ class InputLog:
         self.rejected: dict[int, str] = {}
         self._routes: tuple[str, ...] = ()
         self._names: dict[str, tuple[Stream, bytes]] = {}
-        self._before: list[tuple[int, bytes | None, bytes]] = []
+        self._routed_by = 0
+        self._before: list[tuple[Data | Era | Route | Kill, int, bytes, int]] = []
         self._next = 0
 
-    def append(self, offset: int, key: bytes | None, value: bytes, log_start: int) -> None:
-        """Take a record in; `log_start` is the first offset that the log still has."""
+    def append(self, record: Record, log_start: int, sealed_by: int | None) -> None:
+        """Take a record in; `log_start` is the first offset that the log still has, `sealed_by` the
+        key of the system that sealed the record, None when it did not."""
+        _, offset, _, key, value, _ = record
         try:
             said = parse_record(key, value, self.partition, offset)
         except RecordError as error:
             self.rejected[offset] = str(error)
             return
-        if isinstance(said, Era):
+        if sealed_by is None and not isinstance(said, Data):
+            self.rejected[offset] = "Unsealed"
+        elif isinstance(said, Era):
             self._read_era(said, offset, log_start)
         elif self.era == 0:
-            self._before.append((offset, key, value))
+            self._before.append((said, offset, value, sealed_by or 0))
         else:
-            self._read(said, offset, value)
+            self._read(said, offset, value, sealed_by or 0)
 
     def _read_era(self, said: Era, offset: int, log_start: int) -> None:
         follows = said.predecessor == self.era and said.era > self.era
-        is_own = said.era >= _FIRST_ERA
-        nobody_knows = is_own and said.era > self.era and self.era_at < log_start
+        nobody_knows = said.era > self.era and self.era_at < log_start
         if not (follows or nobody_knows):
             return
         if self.era:
             self.lost_eras.add(self.era)
         first = self.era == 0 and log_start == 0
         self.era, self.predecessor, self.era_at = said.era, said.predecessor, offset
-        self._routes = said.networks
+        self._routes, self._routed_by = said.networks, said.routed_by
         self._names = {}
         self._next = 0
         waiting, self._before = self._before, []
         if first:
-            for at, key, value in waiting:
-                self._read(parse_record(key, value, self.partition, at), at, value)
+            self._routed_by = 0
+            for each in waiting:
+                self._read(*each)
 
-    def _read(self, said: Data | Era | Route | Kill, offset: int, value: bytes) -> None:
+    def _read(
+        self, said: Data | Era | Route | Kill, offset: int, value: bytes, sealed_by: int
+    ) -> None:
         if isinstance(said, Route):
-            self._routes = said.networks
+            if sealed_by < self._routed_by:
+                self.rejected[offset] = "Superseded"
+                return
+            self._routes, self._routed_by = said.networks, sealed_by
             for stream in [s for s in self.streams.values() if not s.closed]:
                 if stream.era == self.era:
                     _end(stream, said.ends)

@@ -10,10 +10,10 @@ from random import Random
 
 from loadtest.simulation.numbers import DEADLY_SEED, POISON_SEED
 from loadtest.simulation.shapes import SHAPES, Shape, build
-from router.records import Data, Era, Kill, encode_record, record_key
+from router.records import Data, Era, Kill, Route, encode_record, record_key
 from router.wire import StreamId
 
-__all__ = ["FAULTS", "GAPS", "KILL", "PARTIAL", "Plan", "Publication", "Tuning", "draw"]
+__all__ = ["FAULTS", "FORGED", "GAPS", "KILL", "Plan", "Publication", "Tuning", "draw"]
 
 FAULTS = (
     "crash", "crash after commit", "crash before commit", "lost ack", "pause", "failover",
@@ -29,8 +29,8 @@ GAPS = ("markers", "garbage", "damage")
 
 KILL = b"kill"
 """Stands for a KILL of any stream, whose era only the world knows."""
-PARTIAL = b"partial"
-"""Stands for the first bytes of some frame in the topic of an operator."""
+FORGED = b"forged"
+"""Stands for what somebody without keys makes of some record that lies in a topic."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def draw(
     With `faults` there are more of them: from 2 to 6, instead of up to 4.
 
     With `fatal` "poison" some operator surely fails on some streams, with "deadly" it kills the
-    process: every tenth and every twentieth seed have that anyway.
+    process: every tenth and every twentieth seed have that anyway. With "forged" somebody without
+    keys writes what the system might have said; every eighth has that.
     """
     rng = Random(f"world {seed}")
     names = sorted(SHAPES)
@@ -110,6 +111,7 @@ def draw(
     deadly = _operator(rng, world, 1.0 if fatal == "deadly" else 0.05)
     seeds = [POISON_SEED + (rng.random() < 0.3)] * len(poisoned) + [DEADLY_SEED] * len(deadly)
     publications = _publications(rng, world, n_partitions, deploy_at, seeds)
+    publications += _forged(rng, publications, 1.0 if fatal == "forged" else 0.12)
     kinds = FAULTS if faults is None else faults
     weights = [_WEIGHTS[(*FAULTS, *GAPS).index(k)] for k in kinds]
     n_faults = rng.choice((0, 1, 1, 2, 2, 3, 4) if faults is None else (2, 3, 4, 6))
@@ -240,6 +242,19 @@ def _native_or_json(rng: Random, data: Data) -> bytes:
     return encode_record(data)
 
 
+def _forged(rng: Random, said: tuple[Publication, ...], chance: float) -> tuple[Publication, ...]:
+    """What must not count, though it has the right form (32)."""
+    if rng.random() >= chance:
+        return ()
+    nowhere = encode_record(Route(()))
+    near = [rng.choice(said) for _ in range(rng.randrange(4, 9))]
+    return tuple(
+        Publication(p.at + rng.randrange(30), p.input, p.partition, None, value)
+        for p in near
+        for value in (rng.choice((FORGED, FORGED, FORGED, nowhere)),)
+    )
+
+
 def _hostile(
     rng: Random, shape: Shape, n_partitions: int, said: list[Publication]
 ) -> list[Publication]:
@@ -251,10 +266,10 @@ def _hostile(
     astray = Data("bad", payload=b"1", dtype="uint8", shape=(1,), networks=("who",))
     far = Data("far", request=True, events=((0, 1000, 1),))
     values = (
-        (None, b"\x93 no record"), (b"s0", b"{no json"), (b"", b""), (None, PARTIAL),
+        (None, b"\x93 no record"), (b"s0", b"{no json"), (b"", b""), (None, FORGED),
         (b"\xff", encode_record(Era(9, 7, ("n",)))), (None, encode_record(Era(5, 4, ("n",)))),
         (None, encode_record(stray)), (victim.key, KILL), (None, KILL),
-        (b"bad", encode_record(astray)), (None, encode_record(far)), (None, PARTIAL),
+        (b"bad", encode_record(astray)), (None, encode_record(far)), (None, FORGED),
     )  # fmt: skip
     found = []
     for _ in range(rng.randrange(1, 4)):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.simulation.host import Host, short
 from loadtest.simulation.producer import Producer
+from router.seals import Keyring
 from router.store.calls import Claimed, TaskId
 from workers.leases import Granted, LeaseBook, LeaseCall, Lost, Regained, Suspicious, Wanted
 from workers.tenancy import Tenancy, stored_of
@@ -32,6 +33,7 @@ class Worker:
         self.astray_until = 0
         self.hosts: dict[TaskId, Host] = {}
         self.producer = Producer(self)
+        self.keys = Keyring()
         self._rate = rate
         self._is_ticking = True
         self.book = LeaseBook(
@@ -130,8 +132,24 @@ class Worker:
         host = self.hosts.get(event.task)
         if host is not None:
             self.world.note(f"{self.name} regained {host}")
+            self.learn_keys()
             host.tenancy.regained(event.token)
             host.wake(1)
+
+    def _give_keys_back(self) -> None:
+        """The store may have lost them a moment ago, and be away still."""
+        if not self.defers(self._give_keys_back) and not self.learn_keys():
+            self.world.clock.after(5, self._give_keys_back)
+
+    def learn_keys(self) -> bool:
+        """Take over the keys that the store has, and give it those that it lost; False while it is
+        away."""
+        if self.world.store_of(self) is None:
+            return False
+        stored = self.world.deployment.keys
+        stored.update(self.keys.keys)
+        self.keys.learn(stored)
+        return True
 
     def _drop(self, task: TaskId) -> None:
         if task in self.hosts:
@@ -158,7 +176,9 @@ class Worker:
             world.clock.after(5, self._load, claimed)
             return
         stored = stored_of(store.load(task))
-        tenant = world.deployment.tenant(claimed, stored)
+        world.deployment.keep_keys()
+        self.learn_keys()
+        tenant = world.deployment.tenant(claimed, stored, self.keys)
         if claimed.hand_count >= _SUSPECT_AFTER:
             field, _, window = claimed.hand_last.rpartition("#")
             tenant.accuse(field, f"PoisonBatch: window {window} ended two workers")
@@ -173,6 +193,7 @@ class Worker:
     def stop(self) -> None:
         """Hand everything over, then leave."""
         self.world.note(f"{self.name} is asked to stop")
+        self._give_keys_back()
         self.book.stop()
         for task in self.book.tasks:
             if task in self.hosts:

@@ -6,23 +6,26 @@ under test is the product's: `Task`, `Ingest`, `Tenancy`, `LeaseBook`, and the s
 
 from functools import cache
 
-from loadtest.simulation.broker import HOSTILE, Broker, Log, Place
+from loadtest.simulation.broker import Broker, Log, Place
 from loadtest.simulation.checker import Checker, Violation
 from loadtest.simulation.clock import Clock
 from loadtest.simulation.deployment import Deployment
 from loadtest.simulation.faults import Faults
+from loadtest.simulation.forger import forge
 from loadtest.simulation.host import Host
 from loadtest.simulation.oracle import Graph, InputLog
-from loadtest.simulation.plan import KILL, PARTIAL, Plan, Publication
+from loadtest.simulation.plan import FORGED, KILL, Plan, Publication
 from loadtest.simulation.rest import Rest
 from loadtest.simulation.shapes import Shape
 from loadtest.simulation.worker import Worker
 from router.records import Kill, encode_record
+from router.seals import Signed, Trust, key_id
 from router.store.calls import TaskId
 from router.store.simulated import SimulatedStore
 from router.topics import DEAD_LETTER, in_topic
 from router.wire import Batch, StreamId, WireError, decode_frame
 from workers.reading import Record
+from workers.tenant import trust
 
 __all__ = ["World"]
 
@@ -144,32 +147,35 @@ class World:
 
     def _appended(self, log: Log, record: Record) -> None:
         topic, partition = log.place
+        is_ours = trust(self.deployment.every_key, record, partition) is Trust.GENUINE
         if self.trace is not None:
-            self.note(f"{topic}/{partition}@{record.offset} {_said(record)}")
+            forged = "" if is_ours else " unsealed"
+            self.note(f"{topic}/{partition}@{record.offset}{forged} {_said(record)}")
         if not log.holds(record):
             pass  # nobody is given it
         elif topic.startswith("snn.in."):
+            sealed_by = key_id(record.seal) if is_ours else None
             name = topic.removeprefix("snn.in.")
-            self.inputs[name, partition].append(
-                record.offset, record.key, record.value, log.whole_from
-            )
-        elif topic != DEAD_LETTER and record.key != HOSTILE:
+            self.inputs[name, partition].append(record, log.whole_from, sealed_by)
+        elif topic != DEAD_LETTER and is_ours:
             self.checker.appended(topic, partition, record.value)
         draw, fetch_ms = self.clock.draw, self.plan.tuning.fetch_ms
         for host in self._readers.get(log.place, ()):
             host.wake(1 + draw(fetch_ms))
 
     def _publish(self, said: Publication) -> None:
-        value = said.value
-        if value == PARTIAL:
-            self._publish_partial()
+        if said.value == FORGED:
+            forge(self)
             return
+        topic, value, seal = in_topic(said.input), said.value, b""
         if value == KILL:
             kill = self._kill_of_any(said)
             if kill is None:
                 return
             value = encode_record(kill)
-        self.broker.append(in_topic(said.input), said.key, said.partition, value)
+            signed = Signed(topic, said.partition, said.key, value)
+            seal = self.deployment.every_key.seal(signed)
+        self.broker.append(topic, said.key, said.partition, value, seal)
 
     def _kill_of_any(self, said: Publication) -> Kill | None:
         log = self.inputs[said.input, said.partition]
@@ -181,16 +187,6 @@ class World:
         sid = StreamId(stream.era, stream.number)
         return Kill(sid, stream.name, tuple(nets), "killed by its publisher")
 
-    def _publish_partial(self) -> None:
-        """A part of a frame that stands in an internal topic, from nobody."""
-        logs = [g for p, g in self.broker.logs.items() if p.topic.startswith("snn.spikes.")]
-        full = [g for g in logs if g.legible()]
-        if full:
-            log = full[self.clock.draw(len(full))]
-            records = log.legible()
-            value = records[self.clock.draw(len(records))].value
-            part = value[: self.clock.draw(len(value))]
-            self.broker.append(log.place.topic, HOSTILE, log.place.partition, part)
 
 
 def _oracles(plan: Plan) -> dict[tuple[str, int], InputLog]:

@@ -6,6 +6,7 @@ It holds no state that another gateway would need, so any number run side by sid
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final, Literal
 
@@ -31,6 +32,8 @@ from router.gateway.errors import (
 from router.gateway.metrics import CONTENT_TYPE, Metrics, Timed
 from router.gateway.networks import metadata
 from router.gateway.service import Gateway, Services
+from router.keyrings import look_up
+from router.seals import Keyring
 from router.settings import Settings
 from router.store.redis import RedisStore
 from router.topics import DEAD_LETTER
@@ -118,7 +121,11 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Services:
     publisher = await stack.enter_async_context(Publisher.of(settings))
     # The reader follows the dead letters, which nobody may have written yet.
     await create_topics(settings, [DEAD_LETTER], settings.partitions)
-    reader = ResultReader.of(settings, lookback=_LOOKBACK, keep_s=settings.results_keep_s)
+    keys = Keyring()
+    reader = ResultReader.of(
+        settings, lookback=_LOOKBACK, keep_s=settings.results_keep_s, keys=keys,
+        learn_keys=partial(look_up, store, keys),
+    )  # fmt: skip
     return Services(
         publisher=publisher,
         reader=await stack.enter_async_context(reader),

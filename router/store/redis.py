@@ -42,6 +42,7 @@ _BATCH = 256  # commands or blobs at once: what one client may hold the server u
 _MANIFESTS = "snn:networks"
 _GENERATION = "snn:generation"
 _REMOVED = "snn:removed"
+_KEYS = "snn:keys"
 _AWAY = (
     TimeoutError,
     OSError,
@@ -206,6 +207,28 @@ class RedisStore:
     async def generation(self) -> int:
         """How often a generation was begun."""
         return int(await self._get(_GENERATION) or 0)
+
+    async def get_keys(self) -> dict[int, bytes]:
+        """The keys of seals as they are stored, by id: `router.seals.unpack_key` judges them."""
+        (found,) = await self._execute([("HGETALL", _KEYS)])
+        pairs = cast("dict[bytes, bytes]", found).items()
+        return {int(by): data for by, data in pairs if by.isdigit()}
+
+    async def add_key(self, by: int, data: bytes) -> bool:
+        """Write a key under an id that is free; False when it is not."""
+        (is_new,) = await self._execute([("HSETNX", _KEYS, str(by), data)])
+        return bool(is_new)
+
+    async def put_keys(self, keys: Mapping[int, bytes]) -> None:
+        """Write keys that the store has lost, or that were damaged there."""
+        pairs = [part for by, data in keys.items() for part in (str(by), data)]
+        await self._execute([("HSET", _KEYS, *pairs)])
+
+    async def drop_keys(self, ids: Iterable[int]) -> None:
+        """Delete keys that are too old to be kept."""
+        old = [str(by) for by in ids]
+        if old:
+            await self._execute([("HDEL", _KEYS, *old)])
 
     async def list_networks(self) -> tuple[str, ...]:
         """The names of all deployed networks, sorted."""

@@ -13,6 +13,7 @@ from router.admin import TopicsNotMade, create_topics
 from router.apache import ApacheKafka
 from router.bus import Bus, BusError, Place
 from router.processes import ServerError
+from router.seals import Keyring
 from router.settings import Settings
 
 FreshName = Callable[[str], str]
@@ -125,7 +126,7 @@ async def test_a_topic_is_not_made_by_asking_for_it(
         with pytest.raises(UnknownTopicOrPartitionError):
             await (await bus.send(asked, None, 0, b"x"))
         with pytest.raises(BusError, match=f"did not take a record of topic {asked}"):
-            await bus.write(asked, 0, b"x")
+            await bus.write(asked, 0, b"x", Keyring(is_open=True))
     assert asked not in [each["topic"] for each in await cluster.describe()]
 
 

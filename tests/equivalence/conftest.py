@@ -108,7 +108,7 @@ class _Hosted:
 
     def send(self) -> bool:
         outputs = self.tenant.take_outputs()
-        for topic, key, partition, value in outputs:
+        for topic, key, partition, value, _ in outputs:
             self._log.setdefault((topic, partition), []).append((key, value))
         return bool(outputs)
 

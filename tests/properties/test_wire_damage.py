@@ -5,6 +5,7 @@ import json
 import random
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,7 @@ def test_any_bytes_give_a_named_error_or_a_legal_value(data: bytes) -> None:
     for judge in CHECKS.values():
         judge(data)
     check_frame(b"\x9b\x01" + data)
+    check_frame(checked(b"\x9b\x02" + data))
     check_any_record(b"{" + data)
     check_window(data, 3, 20, 0, 1)
     check_window(data, 3, 20, -5, 300)
@@ -220,11 +222,15 @@ def huge_arrays(depth: int) -> bytes:
 def constants(n_batches: int) -> bytes:
     """A few bytes that claim many equal batches."""
     frame = msgpack.unpackb(
-        encode_frame(Frame("0" * 32, 0, [Batch("0" * 32, StreamId(0, 0), "", (), 0, 0, 0, 0)]))
+        encode_frame(Frame("0" * 32, 0, [Batch("0" * 32, StreamId(0, 0), "", (), 0, 0, 0, 0)]))[:-4]
     )
     frame[3] = n_batches
-    data: bytes = msgpack.packb(frame)
-    return data
+    return checked(msgpack.packb(frame))
+
+
+def checked(body: bytes) -> bytes:
+    """A frame's CRC-32 behind it, whatever it is."""
+    return body + zlib.crc32(body).to_bytes(4, "little")
 
 
 HOSTILE = {
@@ -294,5 +300,7 @@ def test_damage_to_a_large_frame_gives_a_named_error_or_a_legal_value() -> None:
     ]  # fmt: skip
     data = encode_frame(Frame("e" * 32, 1, batches))
     pool = [data, *(d for d, _ in golden("frame"))]
-    outcomes = [check_frame(damaged) for damaged in scrambled(data, pool, seed=9, n=3000)]
+    assert not any(check_frame(d) for d in scrambled(data, pool, seed=9, n=300) if d != data)
+    bodies = scrambled(data[:-4], pool, seed=9, n=3000)
+    outcomes = [check_frame(checked(body)) for body in bodies]  # damaged before it was sealed
     assert 0 < sum(outcomes) < len(outcomes)

@@ -12,6 +12,7 @@ from loadtest.simulation.shapes import build
 from router.records import Data, Era, Kill, Route, encode_record
 from router.topics import out_topic, spikes_topic
 from router.wire import Batch, Frame, Kind, StreamId, encode_frame
+from workers.reading import Record
 
 ERA = 1 << 30
 SHAPE = build("shared", 2)
@@ -35,7 +36,8 @@ class History:
     def say(self, *said: Data | Era | Kill | Route, log_start: int = 0) -> None:
         for each in said:
             key = each.name.encode() if isinstance(each, Data) else None
-            self.log.append(self.offset, key, encode_record(each), log_start)
+            record = Record("snn.in.x", self.offset, 0, key, encode_record(each))
+            self.log.append(record, log_start, None if isinstance(each, Data) else 1)
             self.offset += 1
 
     def stream(self, number: int = 0) -> Stream:

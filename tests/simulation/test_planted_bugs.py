@@ -12,9 +12,11 @@ import pytest
 
 from loadtest.simulation.plan import Plan, draw
 from loadtest.simulation.runner import play
+from router.seals import Trust
 from router.store import simulated
 from router.store.lua import script
 from router.wire import Batch
+from workers import ingest, task
 from workers.ingest import Ingest
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger, Taken
@@ -228,6 +230,21 @@ def garbage_ends_everybodys_streams(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ingest, "unreadable", lost)
 
 
+def forged_frames_are_taken(patch: pytest.MonkeyPatch) -> None:
+    """A task believes whoever writes to its topics (32)."""
+    patch.setattr(task, "trust", lambda *_: Trust.GENUINE)
+
+
+def anybody_may_speak_for_the_system(patch: pytest.MonkeyPatch) -> None:
+    """ERA, ROUTE and KILL are taken from anybody (32)."""
+    patch.setattr(ingest, "trust", lambda *_: Trust.GENUINE)
+
+
+def older_routes_count(patch: pytest.MonkeyPatch) -> None:
+    """A ROUTE that is repeated takes effect again, though others came since (32)."""
+    patch.setattr(ingest, "key_id", lambda _: 0)
+
+
 @dataclass(frozen=True)
 class Bug:
     """`shapes` and `faults` bring it out, within `n_seeds` of each shape."""
@@ -261,6 +278,9 @@ BUGS = (
     Bug(markers_taken_for_a_gap, ("chain",), ("markers",)),
     Bug(damage_taken_for_garbage, ("chain",), ("damage",)),
     Bug(garbage_ends_everybodys_streams, ("chain",), ("garbage",)),
+    Bug(forged_frames_are_taken, ("chain",), (), fatal="forged"),
+    Bug(anybody_may_speak_for_the_system, ("chain",), (), fatal="forged"),
+    Bug(older_routes_count, ("late", "late-prefix"), (), 300, fatal="forged"),
 )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from router.wire import (
     MAX_BATCHES,
     NAME_BYTES,
     Batch,
+    Damaged,
     Frame,
     Kind,
     Malformed,
@@ -30,7 +32,8 @@ from router.wire import (
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire"
-VECTORS = sorted((GOLDEN / "v1" / "frame").glob("*.json"))
+VECTORS = sorted((GOLDEN / "v2" / "frame").glob("*.json"))
+UNCHECKED = sorted((GOLDEN / "v1" / "frame").glob("*.json"))
 OPERATOR = "0123456789abcdef" * 2
 NODE = "f" * 32
 
@@ -70,6 +73,12 @@ def test_golden_frame_is_read_and_written_unchanged(path: Path) -> None:
     assert encode_frame(decode_frame(memoryview(data))) == data
 
 
+@pytest.mark.parametrize("path", UNCHECKED, ids=lambda path: str(path.stem))
+def test_golden_frame_without_a_crc_is_read_still(path: Path) -> None:
+    vector = json.loads(path.read_text("utf-8"))
+    assert decode_frame(bytes.fromhex(vector["bytes"])) == from_golden(vector["content"])
+
+
 def test_no_golden_vector_was_changed_or_removed_or_left_unlisted() -> None:
     lines = [line.split("  ") for line in (GOLDEN / "SHA256SUMS").read_text().splitlines()]
     listed = {path: digest for digest, path in lines}
@@ -79,6 +88,7 @@ def test_no_golden_vector_was_changed_or_removed_or_left_unlisted() -> None:
     }
     assert present == listed
     assert len(VECTORS) >= 6
+    assert [path.name for path in VECTORS] == [path.name for path in UNCHECKED]
 
 
 def test_payload_is_a_view_into_the_frame_and_not_a_copy() -> None:
@@ -232,13 +242,17 @@ COLUMNS = (
 
 
 def envelope(*batches: Batch) -> dict[str, Any]:
-    fields = msgpack.unpackb(encode_frame(frame(*batches)))
+    fields = msgpack.unpackb(encode_frame(frame(*batches))[:-4])
     return dict(zip(FIELDS, fields, strict=True))
 
 
+def checked(body: bytes) -> bytes:
+    """With the CRC-32 that it must have: what is damaged is damaged on purpose."""
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
 def packed(fields: dict[str, Any]) -> bytes:
-    data: bytes = msgpack.packb(list(fields.values()))
-    return data
+    return checked(msgpack.packb(list(fields.values())))
 
 
 def damaged(change: Callable[[dict[str, Any]], object], *batches: Batch) -> bytes:
@@ -338,7 +352,7 @@ def test_table_that_is_not_canonical_is_refused(change: Callable[[dict[str, Any]
 
 
 def test_contents_without_a_batch_are_refused() -> None:
-    fields = dict(zip(FIELDS, msgpack.unpackb(encode_frame(frame())), strict=True))
+    fields = envelope()
     for name in ("nodes", "eras", "names", "errors", "payloads"):
         with pytest.raises(Malformed):
             decode_frame(packed({**fields, name: bytes(16)}))
@@ -346,7 +360,7 @@ def test_contents_without_a_batch_are_refused() -> None:
         decode_frame(packed({**fields, "columns": [0] * 11 + [1]}))
 
 
-@pytest.mark.parametrize("version", [0, 2, 127])
+@pytest.mark.parametrize("version", [0, 3, 127])
 def test_other_version_is_named_whatever_follows_it(version: int) -> None:
     data = bytearray(encode_frame(frame(batch())))
     data[1] = version
@@ -355,11 +369,23 @@ def test_other_version_is_named_whatever_follows_it(version: int) -> None:
             decode_frame(whole)
 
 
-def test_every_beginning_of_a_frame_is_called_truncated() -> None:
+def test_every_beginning_of_a_frame_is_called_truncated_or_damaged() -> None:
     data = encode_frame(frame(batch(1), batch(2, name="ä", payload=bytes(300))))
     for stop in range(len(data)):
-        with pytest.raises(Truncated):
+        with pytest.raises((Truncated, Damaged)):
             decode_frame(data[:stop])
+    for stop in range(2, len(data) - 4):
+        with pytest.raises(Truncated):
+            decode_frame(checked(data[:stop]))
+
+
+def test_every_single_bit_of_damage_is_noticed() -> None:
+    data = encode_frame(frame(batch(1), batch(2, name="ä", payload=bytes(30))))
+    for at in range(8 * len(data)):
+        turned = bytearray(data)
+        turned[at // 8] ^= 1 << at % 8
+        with pytest.raises(WireError):
+            decode_frame(bytes(turned))
 
 
 @pytest.mark.parametrize(
@@ -372,12 +398,15 @@ def test_bytes_of_something_else_are_called_malformed(data: bytes) -> None:
 
 
 def test_bytes_behind_a_frame_are_refused() -> None:
+    data = encode_frame(frame(batch()))
+    with pytest.raises(Damaged):
+        decode_frame(data + b"\0")
     with pytest.raises(Malformed):
-        decode_frame(encode_frame(frame(batch())) + b"\0")
+        decode_frame(checked(data[:-4] + b"\0"))
 
 
 def test_wire_errors_are_final_and_are_value_errors() -> None:
-    for kind in (UnknownVersion, Truncated, Malformed, Oversized):
+    for kind in (UnknownVersion, Damaged, Truncated, Malformed, Oversized):
         assert issubclass(kind, WireError)
         assert issubclass(kind, ValueError)
         assert not kind.retryable

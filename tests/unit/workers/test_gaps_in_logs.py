@@ -2,8 +2,6 @@
 
 import struct
 
-import pytest
-
 from loadtest.simulation.numbers import FakeCompute, FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.deadletter import DeadLetter
@@ -147,10 +145,17 @@ def test_unreadable_results_cost_an_input_nothing_but_a_letter() -> None:
     assert not eras(outputs)
 
 
-@pytest.mark.parametrize("is_intact", [True, False])
-def test_streams_that_hear_of_a_topic_end_by_name_when_it_cannot_be_read(is_intact: bool) -> None:
+def test_what_no_task_can_have_written_costs_a_letter_and_no_stream() -> None:
     task = operator()
-    task.unreadable(TOPIC, 1, 2, WHY, is_intact=is_intact)
+    task.unreadable(TOPIC, 1, 3, WHY, is_intact=True)
+    outputs = task.take_outputs()
+    assert [letter.offset for letter in letters(outputs)] == [1]
+    assert (errors(outputs), task.n_streams, task.reading.offset(TOPIC)) == ([], 1, 3)
+
+
+def test_streams_that_hear_of_a_topic_end_by_name_when_it_was_damaged() -> None:
+    task = operator()
+    task.unreadable(TOPIC, 1, 2, WHY, is_intact=False)
     outputs = task.take_outputs()
     (error,) = errors(outputs)
     assert error.startswith("InputLost: stream s at window 0: offset 1 of ")

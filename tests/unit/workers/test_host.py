@@ -43,7 +43,7 @@ def _host(tenant: _Tenant) -> Host:
 
 def _polled() -> Polled:
     def message(offset: int) -> Any:
-        return SimpleNamespace(offset=offset, timestamp=0, key=None, value=b"")
+        return SimpleNamespace(offset=offset, timestamp=0, key=None, value=b"", headers=())
 
     return Polled({Place(TOPIC, 0): [message(n) for n in range(N_RECORDS)]}, ())
 

@@ -49,7 +49,7 @@ class Log:
         asked = []
         while (work := self.ingest.work()) is not None:
             self.ingest.apply(work, self.ingest.compute(work))
-        for topic, _, _, value in self.ingest.take_outputs():
+        for topic, _, _, value, _ in self.ingest.take_outputs():
             if topic == TOPIC:
                 said = parse_record(None, value, 0, 0)
                 assert isinstance(said, Era)
