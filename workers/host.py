@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -31,6 +30,7 @@ from router.store.redis import RedisStore
 from topologies.compiled import CompiledNetwork, Group, Operator
 from topologies.errors import SpikeRouterError
 from topologies.stages.base import Encoder
+from workers.children import Children
 from workers.compute import EncoderEncode, KernelCompute
 from workers.conformance import admit, largest_batch
 from workers.device import DeviceCompute, open_device
@@ -68,7 +68,6 @@ _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
 _HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
-_MOST_CHILDREN: Final = 2  # started at once: each takes seconds of processor time to start
 _COLD_S: Final = 10.0  # a worker that is to host very much may take longer to get warm
 _SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
 _ALWAYS_TOLD: Final = (
@@ -116,8 +115,6 @@ class Host:
         self._running: dict[TaskId, _Running] = {}
         self._starting: dict[TaskId, asyncio.Task[None]] = {}
         self._giving: set[TaskId] = set()
-        self._children: set[TaskId] = set()  # tasks for which a process of their own was started
-        self._rooms = asyncio.Semaphore(_MOST_CHILDREN)
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
         artifacts = open_artifacts(settings, store)
@@ -125,6 +122,7 @@ class Host:
         self._cache = None if cache is None else ArtifactCache(artifacts, cache)
         self._shelf = KernelShelf(self._cache or artifacts, self._admit, settings.warm_bytes)
         self._stopping = asyncio.Event()
+        self._children = Children(self._stopping)
         self._rousing = asyncio.Event()
         self._changed = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -219,7 +217,7 @@ class Host:
                 if running and running.hosted.caught_up.is_set() and task not in self._giving:
                     self._group.create_task(self._hand_over(task))
             case Suspicious(task):
-                self._group.create_task(self._run_alone(task))
+                self._group.create_task(self._children.run(task))
 
     def _doubt(self, task: TaskId) -> None:
         self._book.doubt(task)
@@ -247,27 +245,6 @@ class Host:
             self._drop(task, "handed over")
         self._book.release(task)
         self._rousing.set()
-
-    async def _run_alone(self, task: TaskId) -> None:
-        """A suspicious task gets a process of its own; it dies with this one (28)."""
-        if task in self._children:  # it is slow to start: a second one would make it slower
-            return
-        self._children.add(task)
-        try:
-            async with self._rooms:
-                await self._child(task)
-        finally:
-            self._children.discard(task)
-
-    async def _child(self, task: TaskId) -> None:
-        _log.warning("task %s took two owners with it: it runs in a process of its own", task)
-        command = (sys.executable, "-m", "workers.alone", str(task))
-        child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-        try:
-            await child.wait()
-        finally:
-            if child.returncode is None:
-                child.kill()
 
     # ---- taking a task over -------------------------------------------------------------------
 

@@ -687,13 +687,14 @@ class Ingest:
 
     # ---- checkpoint ---------------------------------------------------------------------------
 
-    def snapshot(self, full: bool) -> Snapshot | None:
-        """One instant (20). None while no era is current, and when nothing happened since."""
+    def snapshot(self, full: bool, anyhow: bool = False) -> Snapshot | None:
+        """One instant (20). None while no era is current, and, unless `anyhow`, when nothing
+        happened since."""
         if not self._eras.is_serving or self._commits.is_behind(self.reading):
             return None
         self._outbox.flush()
         offsets = self.reading.offsets(self.spec.topics)
-        if not (full or self._ledger or self._commits.lacks(offsets)):
+        if not (full or anyhow or self._ledger or self._commits.lacks(offsets)):
             return None
         alive = (*self._names.fields(), *map(self._field, self._flows)) if full else None
         taken = self._ledger.take(alive)

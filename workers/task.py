@@ -441,8 +441,9 @@ class Task:
 
     # ---- checkpoint ---------------------------------------------------------------------------
 
-    def snapshot(self, full: bool) -> Snapshot | None:
-        """One instant of state, inbox and read positions (20). None when nothing happened since.
+    def snapshot(self, full: bool, anyhow: bool = False) -> Snapshot | None:
+        """One instant of state, inbox and read positions (20). None when nothing happened since,
+        unless `anyhow`.
 
         None too while a task that fell back on its older head is behind the committed positions.
         """
@@ -450,7 +451,7 @@ class Task:
             return None
         self._outbox.flush()
         offsets = self.reading.offsets(self.spec.topics)
-        if not (full or self._ledger or self._commits.lacks(offsets)):
+        if not (full or anyhow or self._ledger or self._commits.lacks(offsets)):
             return None
         taken = self._ledger.take(self._streams if full else None, held_back=self._replays)
         return Snapshot(

@@ -35,7 +35,8 @@ class Faults:
         self._corrupted = False
         self._truncated = False
         self._kinds: Mapping[str, Callable[[], None]] = {
-            "crash": self._crash, "pause": self._pause, "hand over": self._hand_over,
+            "crash": self._crash, "die out": self._die_out, "pause": self._pause,
+            "hand over": self._hand_over,
             "cut off": self._cut_off, "astray": self._astray, "outage": self._outage,
             "failover": lambda: self.failover(1 + self._draw(4)), "store lost": self._lose_store,
             "clock jump": self._jump, "corrupt": self._corrupt, "truncate": self._truncate,
@@ -78,6 +79,11 @@ class Faults:
     def _crash(self) -> None:
         worker = self._victim()
         if worker is not None:
+            worker.crash()
+
+    def _die_out(self) -> None:
+        """Every process dies at once, as when a machine is switched off."""
+        for worker in list(self._world.workers):
             worker.crash()
 
     def _hand_over(self) -> None:

@@ -357,6 +357,7 @@ class Host:
             self.drop()
             self.worker.book.drop(self.task)
             return
+        self.worker.leave_if_settled(self)
         if self.giving or (not self.busy and self.tenant.work() is not None):
             self.wake(1)  # it may have waited for this (19)
         elif self.is_clean and outcome is CommitOutcome.OK:

@@ -5,6 +5,7 @@ commit, while acknowledgements are outstanding, and around hand-overs (docs/prot
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -20,15 +21,18 @@ FAULTS = (
     "failover after commit", "store lost", "outage", "hand over", "corrupt", "clock jump",
     "truncate", "send failed", "lost reply", "cut off", "astray", "leader change", "echo",
     "torn checkpoint", "crash after abort", "seek back",
-    "commit lost",
+    "commit lost", "die out",
 )  # fmt: skip
-_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3)
+_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 2)
 
 
 KILL = b"kill"
 """Stands for a KILL of any stream, whose era only the world knows."""
 PARTIAL = b"partial"
 """Stands for the first bytes of some frame in the topic of an operator."""
+
+
+_N_DEATHS = 3
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,20 @@ def draw(
     weights = [_WEIGHTS[FAULTS.index(k)] for k in kinds]
     n_faults = rng.choice((0, 1, 1, 2, 2, 3, 4) if faults is None else (2, 3, 4, 6))
     drawn = rng.choices(kinds, weights, k=n_faults) if kinds else []
+    n_workers, ttl_ms = rng.choice((1, 2, 2, 3)), rng.choice((80, 120))
     return Plan(
-        seed=seed, shape=world, n_partitions=n_partitions, n_workers=rng.choice((1, 2, 2, 3)),
-        ttl_ms=rng.choice((80, 120)), tuning=_tuning(rng), publications=publications,
-        faults=tuple(sorted((rng.randrange(5, 115), kind) for kind in drawn)),
+        seed=seed, shape=world, n_partitions=n_partitions, n_workers=n_workers,
+        ttl_ms=ttl_ms, tuning=_tuning(rng), publications=publications,
+        faults=tuple(sorted(f for kind in drawn for f in _times(rng, kind, ttl_ms))),
         deploy_at=deploy_at, removed=_removed(rng, world), forced=rng.random() < 0.5,
         poisoned=poisoned, deadly=deadly,
     )  # fmt: skip
+
+
+def _times(rng: Random, kind: str, ttl_ms: int) -> Iterator[tuple[int, str]]:
+    """When a fault comes. Owners die out until a task is suspicious, and once more (28)."""
+    at = rng.randrange(5, 115)
+    yield from ((at + n * 2 * ttl_ms, kind) for n in range(_N_DEATHS if kind == "die out" else 1))
 
 
 def _tuning(rng: Random) -> Tuning:

@@ -75,6 +75,14 @@ class Rest:
             why = self._hoard(owners[task], len(fields))
             if why:
                 return f"{short(task)} {why}"
+        return self._suspected()
+
+    def _suspected(self) -> str:
+        """A task that owners died with is trusted again once one of them has caught up (28)."""
+        for partition in range(self._world.plan.n_partitions):
+            for task in self._world.store.status(partition).tasks:
+                if task.claims > 2 and not self._world.faults.store_forgot:
+                    return f"{short(task.task)} is suspected after {task.claims} claims"
         return ""
 
     def _owners(self) -> dict[TaskId, Host]:

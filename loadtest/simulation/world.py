@@ -89,7 +89,8 @@ class World:
         """No more faults: what is held up goes on, and enough workers live."""
         self.is_calm = True
         self.faults.armed.clear()
-        if not any(w.is_alive and not w.book.is_stopping for w in self.workers):
+        mine = (w for w in self.workers if w.alone is None)
+        if not any(w.is_alive and not w.book.is_stopping for w in mine):
             self.start_worker()
         self.clock.after(10, self._look)
 
@@ -125,10 +126,12 @@ class World:
         now = self.clock.now
         return None if self.outage_until > now or worker.astray_until > now else self.store
 
-    def start_worker(self, alone: TaskId | None = None) -> None:
+    def start_worker(self, alone: TaskId | None = None, parent: Worker | None = None) -> Worker:
         name = f"w{len(self.workers) + 1}"
         rate = (1000, 1000, 800, 1250)[self.clock.draw(4)]
-        self.workers.append(Worker(self, name, rate, alone))
+        worker = Worker(self, name, rate, alone, parent)
+        self.workers.append(worker)
+        return worker
 
     def read_by(self, place: Place, host: Host) -> None:
         self._readers.setdefault(place, {})[host] = None

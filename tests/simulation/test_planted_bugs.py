@@ -31,8 +31,8 @@ def checkpoint_before_acknowledgement(patch: pytest.MonkeyPatch) -> None:
     """The barrier of rule 21 is gone."""
     snapshot = Task.snapshot
 
-    def early(self: Task, full: bool) -> Snapshot | None:
-        taken = snapshot(self, full)
+    def early(self: Task, full: bool, anyhow: bool = False) -> Snapshot | None:
+        taken = snapshot(self, full, anyhow)
         return None if taken is None else taken._replace(n_outputs=0)
 
     patch.setattr(Task, "snapshot", early)
@@ -180,6 +180,16 @@ def any_checkpoint_ends_a_suspicion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Tenancy, "begin", trusting)
 
 
+def survival_untold(patch: pytest.MonkeyPatch) -> None:
+    """An owner that has caught up and finds nothing to write says nothing (28)."""
+    snapshot = Task.snapshot
+
+    def silent(self: Task, full: bool, anyhow: bool = False) -> Snapshot | None:
+        return snapshot(self, full)
+
+    patch.setattr(Task, "snapshot", silent)
+
+
 def accusation_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A stream is only accused if the checkpoint has it (28)."""
     accuse = Task.accuse
@@ -219,6 +229,7 @@ BUGS = (
     Bug(batches_without_routes, ("late",), ()),
     Bug(new_era_without_its_record, ("chain",), ()),
     Bug(any_checkpoint_ends_a_suspicion, ("group-loop", "skip"), ("pause",), fatal="deadly"),
+    Bug(survival_untold, ("chain",), ("die out",)),
     Bug(accusation_forgotten, ("chain",), (), fatal="deadly"),
 )
 

@@ -46,7 +46,7 @@ class _Scanning:
     def take_seeks(self) -> dict[str, int]:
         return {}
 
-    def snapshot(self, full: bool) -> None:
+    def snapshot(self, full: bool, anyhow: bool = False) -> None:
         return None
 
 
