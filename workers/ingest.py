@@ -195,6 +195,19 @@ class Ingest:
                 said = replace(said, networks=known)
         self._take(said, record)
 
+    def refuse(self, record: Record, error: str) -> None:
+        """What the input said there is not known: numbers begin anew behind it (9, 28)."""
+        self.counts["poison_records_total"] += 1
+        letter = DeadLetter(
+            record.topic, self.spec.partition, record.offset, record.key, error, value=record.value
+        )
+        self._outbox.record(DEAD_LETTER, record.key, encode_letter(letter))
+        self._commits.await_outputs(self._outbox.n_outputs)
+        if record.topic == self.spec.in_topic:
+            self.truncated(record.topic, record.offset + 1)
+        else:
+            self.reading.take(record)
+
     def _take(self, said: Data | Era | Route | Kill | RecordError, record: Record) -> None:
         self.reading.take(record)
         if isinstance(said, RecordError):

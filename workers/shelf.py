@@ -87,8 +87,8 @@ class KernelShelf:
                 return
             try:
                 await self._load(key, self._background)
-            except SpikeRouterError as error:
-                _log.warning("operator %s does not get warm here: %s", key[0], error)
+            except Exception as error:  # noqa: BLE001 - a claim will say why
+                _log.warning("operator %s does not get warm here: %r", key[0], error)
 
     def keep(self, operators: Collection[str]) -> None:
         """Forget the kernels of all other operators."""

@@ -146,12 +146,26 @@ class Task:
             return decode_frame(record.value)
         except WireError as error:
             self.counts["poison_frames_total"] += 1
-            letter = DeadLetter(
-                record.topic, self.spec.partition, record.offset, record.key, str(error),
-                value=record.value,
-            )  # fmt: skip
-            self._outbox.record(DEAD_LETTER, record.key, encode_letter(letter))
+            self._letter(record, str(error))
             return None
+
+    def refuse(self, record: Record, error: str) -> None:
+        """Streams that it concerned end with the gap that it leaves; nothing is applied before
+        that is committed (9, 28)."""
+        self.counts["poison_records_total"] += 1
+        self._has_lost_records = True  # an END or a KILL may be among them, and leave no gap (17)
+        self._letter(record, error)
+        self.reading.take(record)
+        if self._replays:
+            self._replays.took(record.topic, record.offset + 1)
+        self._commits.await_outputs(self._outbox.n_outputs)
+
+    def _letter(self, record: Record, reason: str) -> None:
+        letter = DeadLetter(
+            record.topic, self.spec.partition, record.offset, record.key, reason,
+            value=record.value,
+        )  # fmt: skip
+        self._outbox.record(DEAD_LETTER, record.key, encode_letter(letter))
 
     def _knows(self, batches: Iterable[Batch]) -> bool:
         known = self.spec.known_networks

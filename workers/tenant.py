@@ -92,6 +92,10 @@ class Tenant(Protocol):
         """
         ...
 
+    def refuse(self, record: Record, error: str) -> None:
+        """Pass over a record that ends whoever takes it in: a dead letter, and lost (9, 28)."""
+        ...
+
     def truncated(self, topic: str, log_start: int) -> None: ...
     def work(self) -> Any | None:
         """The next micro-batch of windows that can be applied, or None."""

@@ -21,9 +21,9 @@ FAULTS = (
     "failover after commit", "store lost", "outage", "hand over", "corrupt", "clock jump",
     "truncate", "send failed", "lost reply", "cut off", "astray", "leader change", "echo",
     "torn checkpoint", "crash after abort", "seek back",
-    "commit lost", "die out",
+    "commit lost", "die out", "task fails",
 )  # fmt: skip
-_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 2)
+_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 2, 2)
 
 
 KILL = b"kill"
@@ -67,7 +67,8 @@ class Tuning:
 class Plan:
     """`deploy_at` is when a late network comes, or when the one `removed` ("": none) goes.
 
-    `forced`: its streams that have not been told to end are ended then.
+    `forced`: its streams that have not been told to end are ended then. What is `deadly` takes the
+    process along that steps it, or already the one that reads it if it `kills_readers`.
     """
 
     seed: int
@@ -83,6 +84,7 @@ class Plan:
     forced: bool
     poisoned: frozenset[str]
     deadly: frozenset[str]
+    kills_readers: bool
 
     @property
     def ends_at(self) -> int:
@@ -99,7 +101,8 @@ def draw(
     With `faults` there are more of them: from 2 to 6, instead of up to 4.
 
     With `fatal` "poison" some operator surely fails on some streams, with "deadly" it kills the
-    process: every tenth and every twentieth seed have that anyway.
+    process, with "unreadable" already when it is read: every tenth and every twentieth seed have
+    that anyway.
     """
     rng = Random(f"world {seed}")
     names = sorted(SHAPES)
@@ -109,9 +112,10 @@ def draw(
     n_partitions = 2 if rng.random() < 0.15 else 1
     deploy_at = rng.randrange(10, 60)
     poisoned = _operator(rng, world, 1.0 if fatal == "poison" else 0.1)
-    deadly = _operator(rng, world, 1.0 if fatal == "deadly" else 0.05)
+    deadly = _operator(rng, world, 1.0 if fatal in ("deadly", "unreadable") else 0.05)
     seeds = [POISON_SEED + (rng.random() < 0.3)] * len(poisoned) + [DEADLY_SEED] * len(deadly)
     publications = _publications(rng, world, n_partitions, deploy_at, seeds)
+    kills_readers = Random(f"reads {seed}").random() < 0.4 and not fatal
     kinds = FAULTS if faults is None else faults
     weights = [_WEIGHTS[FAULTS.index(k)] for k in kinds]
     n_faults = rng.choice((0, 1, 1, 2, 2, 3, 4) if faults is None else (2, 3, 4, 6))
@@ -123,6 +127,7 @@ def draw(
         faults=tuple(sorted(f for kind in drawn for f in _times(rng, kind, ttl_ms))),
         deploy_at=deploy_at, removed=_removed(rng, world), forced=rng.random() < 0.5,
         poisoned=poisoned, deadly=deadly,
+        kills_readers=kills_readers or fatal == "unreadable",
     )  # fmt: skip
 
 

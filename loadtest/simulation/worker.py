@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from loadtest.simulation.host import Host, short
 from loadtest.simulation.producer import Producer
 from router.store.calls import Claimed, TaskId
+from workers.hand import accused
 from workers.leases import Granted, LeaseBook, LeaseCall, Lost, Regained, Suspicious, Wanted
 from workers.tenancy import Tenancy, stored_of
 
@@ -17,8 +18,6 @@ __all__ = ["Worker"]
 _TICK_MS = 30
 _MOST_CHILDREN = 2
 """Processes for suspicious tasks that a worker has at once, as in `workers/host.py`."""
-_SUSPECT_AFTER = 2
-"""Owners in a row that died with one window in hand, as in `workers/host.py` (28)."""
 
 
 class Worker:
@@ -167,9 +166,9 @@ class Worker:
             return
         stored = stored_of(store.load(task))
         tenant = world.deployment.tenant(claimed, stored)
-        if claimed.hand_count >= _SUSPECT_AFTER:
-            field, _, window = claimed.hand_last.rpartition("#")
-            tenant.accuse(field, f"PoisonBatch: window {window} ended two workers")
+        field, error = accused(claimed)
+        if field:
+            tenant.accuse(field, error)
         tenancy = Tenancy(task, claimed.token, tenant, 0 if stored is None else stored.number)
         host = self.hosts[task] = Host(self, claimed, tenant, tenancy)
         world.note(f"{self.name} takes {host}, checkpoint {tenancy.number}")

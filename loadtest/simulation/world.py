@@ -27,6 +27,8 @@ from workers.reading import Record
 __all__ = ["World"]
 
 _GIVE_UP_MS = 16_000
+_GIVE_UP_READING_MS = 80_000
+"""Where each repeat of a deadly record costs owners of its own, until its sender has committed."""
 _CALM_AFTER_MS = 16
 """How long after the last fault or publication the armed faults may still strike."""
 
@@ -70,8 +72,9 @@ class World:
         for at, kind in plan.faults:
             after(at, self.faults.do, kind)
         after(plan.ends_at + _CALM_AFTER_MS, self._calm_down)
-        if self.clock.run(_GIVE_UP_MS):
-            self._end(f"not over after {_GIVE_UP_MS} ms")
+        most_ms = _GIVE_UP_READING_MS if plan.kills_readers and plan.deadly else _GIVE_UP_MS
+        if self.clock.run(most_ms):
+            self._end(f"not over after {most_ms} ms")
         elif not self._is_over():
             self._end("nothing happens any more")
         self.checker.judge()

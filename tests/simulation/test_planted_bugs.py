@@ -15,6 +15,7 @@ from loadtest.simulation.runner import play
 from router.store import simulated
 from router.store.lua import script
 from router.wire import Batch
+from workers import hand
 from workers.ingest import Ingest
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger, Taken
@@ -190,6 +191,11 @@ def survival_untold(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Task, "snapshot", silent)
 
 
+def deadly_record_taken_again(patch: pytest.MonkeyPatch) -> None:
+    """A record that two owners in a row died of is taken in like any other (28)."""
+    patch.setattr(hand, "_SUSPECT_AFTER", 10**9)
+
+
 def accusation_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A stream is only accused if the checkpoint has it (28)."""
     accuse = Task.accuse
@@ -230,6 +236,7 @@ BUGS = (
     Bug(new_era_without_its_record, ("chain",), ()),
     Bug(any_checkpoint_ends_a_suspicion, ("group-loop", "skip"), ("pause",), fatal="deadly"),
     Bug(survival_untold, ("chain",), ("die out",)),
+    Bug(deadly_record_taken_again, ("chain",), (), fatal="unreadable"),
     Bug(accusation_forgotten, ("chain",), (), fatal="deadly"),
 )
 

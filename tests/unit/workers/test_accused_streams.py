@@ -6,7 +6,7 @@ from loadtest.simulation.numbers import FakeCompute, FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.records import Data, Era, Kill, encode_record, parse_record
 from router.store.calls import Claimed, TaskId
-from router.topics import in_topic
+from router.topics import DEAD_LETTER, in_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.eras import Fresh
 from workers.ingest import Ingest
@@ -46,7 +46,8 @@ def accused(number: int) -> str:
 
 
 def sent(tenant: Tenant) -> list[tuple[Kind, int, str]]:
-    frames = [decode_frame(o.value) for o in tenant.take_outputs() if o.topic != in_topic("x")]
+    others = (in_topic("x"), DEAD_LETTER)
+    frames = [decode_frame(o.value) for o in tenant.take_outputs() if o.topic not in others]
     return [(b.kind, b.stream.number, b.error) for f in frames for b in f.batches]
 
 
