@@ -462,6 +462,7 @@ class Host:
             flight_bytes=settings.unconfirmed_bytes,
             stream_windows=settings.unconfirmed_windows,
             deadline_s=settings.progress_deadline_s,
+            frame_bytes=settings.max_record_bytes,
         )
 
     async def _position(self, hosted: Hosted) -> None:
