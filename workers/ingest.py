@@ -28,6 +28,7 @@ from workers.reading import Reading, Record
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
 from workers.spec import MOST_WINDOWS, IngestSpec
 from workers.streams import stream_field
+from workers.tally import Tally
 from workers.tenant import Limits, Outbox, Output
 from workers.turns import in_turn
 
@@ -103,6 +104,8 @@ class Ingest:
         self._ready: dict[Flow, None] = {}
         self._flight = Flight()
         self._queued = 0
+        self._n_waiting = 0  # cuts that are queued, of all flows
+        self._tally = Tally()
         self._ledger: Ledger[str] = Ledger()
         self._seeks: dict[str, int] = {}
         self._accused: dict[str, str] = {}
@@ -133,7 +136,7 @@ class Ingest:
 
     @property
     def n_waiting(self) -> int:
-        return sum(len(flow.cuts) for flow in self._flows.values())
+        return self._n_waiting
 
     @property
     def routes(self) -> tuple[str, ...] | None:
@@ -142,7 +145,7 @@ class Ingest:
 
     def open_streams(self) -> dict[str, int]:
         """How many streams each network has that it has not confirmed to their end."""
-        return dict(Counter(name for flow in self._flows.values() for name in flow.waiting))
+        return self._tally.counts()
 
     def start(self) -> dict[str, int]:
         first = self.reading.start()
@@ -394,7 +397,7 @@ class Ingest:
             )
         flow.add(content, end=is_last)
         for cut in flow.cut(self.spec.input.longest_window):
-            self._queued += self._cost(cut.n_steps)
+            self._queue(cut, 1)
         if is_last:
             self._shut(flow.name)
         self._settle(flow)
@@ -406,6 +409,11 @@ class Ingest:
 
     def _cost(self, n_steps: int) -> int:
         return n_steps * self.spec.step_bytes + _BATCH_BYTES
+
+    def _queue(self, cut: Cut, n: int) -> None:
+        """One cut more (`n` 1) or less (-1) waits to be sent."""
+        self._queued += n * self._cost(cut.n_steps)
+        self._n_waiting += n
 
     # ---- results ------------------------------------------------------------------------------
 
@@ -444,9 +452,12 @@ class Ingest:
 
     def _settle(self, flow: Flow) -> None:
         """File the flow where it belongs now: sending, waiting, or closed."""
-        if flow.end and not flow.waiting:
+        waiting = flow.waiting
+        if flow.end and not waiting:
             self._close(flow)
             return
+        if self._flows.get(flow.number) is flow:
+            self._tally.put(flow.number, waiting)
         self._touch(flow)
         if flow.cuts and self._room(flow) > 0:
             self._ready[flow] = None
@@ -464,6 +475,7 @@ class Ingest:
         self._flight.land(*flow.flying())
         flow.sent.clear()
         self._flows.pop(flow.number, None)
+        self._tally.put(flow.number, frozenset())
         self._ready.pop(flow, None)
         self._ledger.end(self._field(flow.number))
 
@@ -653,7 +665,7 @@ class Ingest:
                 continue  # ended while it was encoded
             flow.cuts.popleft()
             cost = self._cost(cut.n_steps)
-            self._queued -= cost
+            self._queue(cut, -1)
             if isinstance(payload, Exception):
                 self._poison(flow, cut, payload)
                 continue
@@ -686,7 +698,7 @@ class Ingest:
 
     def _drop_cuts(self, flow: Flow) -> None:
         for cut in flow.cuts:
-            self._queued -= self._cost(cut.n_steps)
+            self._queue(cut, -1)
         flow.cuts.clear()
         self._ready.pop(flow, None)
 
@@ -820,7 +832,9 @@ class Ingest:
         flow = Flow.thaw(number, saved, self.spec.partition)
         self._flows[number] = flow
         self._flight.depart(*flow.flying())
-        self._queued += sum(self._cost(c.n_steps) for c in flow.cuts)
+        for cut in flow.cuts:
+            self._queue(cut, 1)
+        self._tally.put(number, flow.waiting)
         if flow.cuts and self._room(flow) > 0:
             self._ready[flow] = None
         if not flow.networks <= self.spec.networks:

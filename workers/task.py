@@ -45,6 +45,7 @@ class Task:
         self._targets: dict[tuple[str, int], list[tuple[PlaceState, int]]] = {}
         self._streams: dict[Key, Stream] = {}
         self._ready: dict[Stream, None] = {}
+        self._n_waiting = 0  # windows in the inboxes of all streams, by their first source
         self._ledger: Ledger[Key] = Ledger(lagging=True)
         self._replays = Replays(self._ledger)
         self._commits = Commits(limits.uncommitted_bytes)
@@ -75,7 +76,7 @@ class Task:
 
     @property
     def n_waiting(self) -> int:
-        return sum(len(s.inbox[s.place.first]) for s in self._streams.values())
+        return self._n_waiting
 
     def update(self, spec: TaskSpec) -> None:
         """A network was deployed or removed: take its places in, from its first stream on."""
@@ -235,6 +236,7 @@ class Task:
             )  # fmt: skip
             return True
         stream.hold(source, batch)
+        self._n_waiting += source == stream.place.first
         return True
 
     # ---- failing one stream -------------------------------------------------------------------
@@ -331,6 +333,7 @@ class Task:
         if stream.id.era == stream.place.era:
             stream.place.ended.add(stream.id.number)
         del self._streams[stream.key]
+        self._n_waiting -= len(stream.inbox[stream.place.first])
         self._ready.pop(stream, None)
         self._replays.end(stream.key)
         self._ledger.end(stream.key)
@@ -421,6 +424,7 @@ class Task:
             self._end(stream)
             return
         stream.advance(window.stop, state)
+        self._n_waiting -= 1
         self._ledger.change(stream.key)
         self._replays.moved(stream.key)
         if stream.abort is not None and stream.abort[0] <= stream.window:
@@ -584,6 +588,7 @@ class Task:
         stream.abort = None if abort is None else (abort[0], abort[1])
         stream.state = None if state is None else self._compute.thaw(state)
         self._streams[stream.key] = stream
+        self._n_waiting += len(stream.inbox[place.first])
         if fallback:
             self.counts["snapshot_fallbacks_total"] += 1
             self._replays.fall_back(stream, offsets, cursor, self.reading.offsets(self.spec.topics))
