@@ -85,6 +85,7 @@ class RedisStore:
     commit = _method(calls.commit)
     hand = _method(calls.hand)
     fail_task = _method(calls.fail_task)
+    blame = _method(calls.blame)
     status = _method(calls.status)
 
     def __init__(self, client: Redis, *, timeout: float = 2.0) -> None:
