@@ -205,8 +205,7 @@ class Host:
                 return
             if not self._feed(topic, portion.records):
                 return
-        self._feed(topic, (), stop)
-        if stop in log.unreadable:
+        if self._feed(topic, (), stop) and stop in log.unreadable:
             self._pass_over(log, stop)
         if is_of_records(self._shown):
             self._show("")
