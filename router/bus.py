@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from router.polling import Pace
+from router.probe import check_kafka
 from router.security import kafka_options
 from router.settings import Settings
 from topologies.errors import SpikeRouterError
@@ -89,7 +90,9 @@ class Bus:
         self._pace = Pace(settings.fetch_max_wait_ms)
 
     async def __aenter__(self) -> Self:
-        """Connect; raises BusError when no broker answers, or none lets this user in."""
+        """Connect; raises BusError when no broker answers, or none lets this user in, and
+        WrongServer when it is no Kafka that answers."""
+        await check_kafka(kafka_options(self._settings))
         try:
             await self._producer.start()
             await self._consumer.start()

@@ -137,7 +137,7 @@ async def test_reply_that_comes_too_late_is_not_taken_for_the_next_ones(
                     await store.leave(0, "a")
                 with pytest.raises(StoreUnavailable):
                     await store.put_artifact("late", b"x")
-        store = RedisStore(store._client, timeout=10.0)
+        store = RedisStore(store._nodes, timeout=10.0)
         await store.put_artifact("first", b"1")
         assert await store.get_artifact("first") == b"1"
         assert await store.get_artifact("nothing") is None
