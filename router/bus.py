@@ -92,8 +92,8 @@ class Bus:
     async def __aenter__(self) -> Self:
         """Connect; raises BusError when no broker answers, or none lets this user in, and
         WrongServer when it is no Kafka that answers."""
-        await check_kafka(kafka_options(self._settings))
         try:
+            await check_kafka(kafka_options(self._settings))
             await self._producer.start()
             await self._consumer.start()
             await self._prober.start()

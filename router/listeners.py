@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 __all__ = ["QUESTIONS", "Listener", "kafka_mismatch", "listener_of"]
 
-Listener = Literal["Kafka", "Redis", "HTTP", "TLS"]
-"""What answers at an address: its protocol, or that it is encrypted."""
+Listener = Literal["Kafka", "Redis", "HTTP", "TLS", "TLS and a certificate"]
+"""What answers at an address: its protocol, or that it is encrypted, and who it lets in."""
 
 _CORRELATION: Final = b"spik"
 # ApiVersions 0, which every Kafka answers, whoever asks: length, key, version, id, no client name.
@@ -41,7 +41,7 @@ def kafka_mismatch(found: Listener, where: str, *, tls: bool) -> str | None:
         )
     if found == "HTTP":
         return f"At {where} answers a web server, not a Kafka: correct SPIKEROUTER_KAFKA."
-    if found == "TLS" and not tls:
+    if found.startswith("TLS") and not tls:
         return (
             f"What answers at {where} speaks TLS, and SPIKEROUTER_KAFKA_SECURITY does not: if it "
             "is the Kafka, set SSL, or SASL_SSL for one that asks for a user."

@@ -23,9 +23,10 @@ async def what_listens(host: str, port: int) -> Listener | None:
     """What answers there; None when nothing does, or nothing that is known."""
     async with asyncio.TaskGroup() as group:
         encrypted = group.create_task(_speaks_tls(host, port))
+        strict = group.create_task(_asks_for_certificate(host, port))
         asked = [group.create_task(_ask(host, port, each)) for each in QUESTIONS.values()]
     if encrypted.result():
-        return "TLS"
+        return "TLS and a certificate" if strict.result() else "TLS"
     return next((found for each in asked if (found := listener_of(each.result()))), None)
 
 
@@ -58,14 +59,30 @@ def _addresses(bootstrap: str | Iterable[str]) -> list[tuple[str, int]]:
 
 
 async def _speaks_tls(host: str, port: int) -> bool:
-    """Whether a handshake succeeds; nothing is sent after it, so no certificate is looked at."""
+    """Whether a handshake succeeds."""
+    with contextlib.suppress(OSError, TimeoutError):
+        async with _connection(host, port, _trusting()):
+            return True
+    return False
+
+
+async def _asks_for_certificate(host: str, port: int) -> bool:
+    """Whether it ends the connection for want of a client's certificate: it says so after the
+    handshake, to who only listens."""
+    try:
+        async with _connection(host, port, _trusting()) as (reader, _):
+            await reader.read(_ANSWER)
+    except (OSError, TimeoutError) as error:  # ssl.SSLError is one
+        return "CERTIFICATE_REQUIRED" in str(error)
+    return False
+
+
+def _trusting() -> ssl.SSLContext:
+    """TLS without a look at the server's certificate: nothing is sent over it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with contextlib.suppress(OSError, TimeoutError):
-        async with _connection(host, port, context):
-            return True
-    return False
+    return context
 
 
 async def _ask(host: str, port: int, question: bytes) -> bytes:

@@ -49,8 +49,7 @@ def unfit(info: Mapping[str, Any], demands: Demands, where: str) -> str | None:
     return None
 
 
-# What a server says to whom it does not let in -> what to do. The first that it contains counts;
-# client libraries cut off the word in front.
+# What a server, or TLS, says of whom it does not let in -> the cause and what to do.
 _PASSWORD: Final = (
     "it asks for a password: set SPIKEROUTER_REDIS_PASSWORD (and SPIKEROUTER_REDIS_USERNAME)"
 )
@@ -60,20 +59,10 @@ _NO_TLS: Final = (
 )
 _REFUSALS: Final = (
     ("NOAUTH", _PASSWORD),
-    ("Authentication required", _PASSWORD),
     (
-        "without any password configured",
-        "it has no password, but one was sent: leave SPIKEROUTER_REDIS_PASSWORD empty, or give the "
-        "server one (requirepass)",
-    ),
-    (
-        "invalid username-password pair",
+        "WRONGPASS",
         "it knows no such user and password: correct SPIKEROUTER_REDIS_USERNAME and "
         "SPIKEROUTER_REDIS_PASSWORD (those of the URL come first)",
-    ),
-    (
-        "invalid password",
-        "the password is wrong: correct SPIKEROUTER_REDIS_PASSWORD (that of the URL comes first)",
     ),
     (
         "protected mode",
@@ -97,22 +86,17 @@ _REFUSALS: Final = (
         "its certificate is not trusted, or is another host's: name who has signed it in "
         "SPIKEROUTER_REDIS_CA, and the host of the certificate in SPIKEROUTER_REDIS",
     ),
-    (
-        "CERTIFICATE_REQUIRED",
-        "it asks for a certificate of ours: set SPIKEROUTER_REDIS_CERTIFICATE and "
-        "SPIKEROUTER_REDIS_KEY",
-    ),
     ("WRONG_VERSION_NUMBER", _NO_TLS),
     ("RECORD_LAYER_FAILURE", _NO_TLS),
 )
-_NO_RIGHT: Final = "no permissions"
+_NO_RIGHT: Final = ("NOPERM", "ACL failure in script")
 
 
 def refusal(told: str, where: str) -> str | None:
     """The cause of a refusal that time does not mend, as a sentence; None for any other text."""
-    if _NO_RIGHT in told:
+    if any(sign in told for sign in _NO_RIGHT):
         return (
-            f"The user of the Redis at {where} lacks a right ({told}): give it those of "
+            f"The user of the Redis at {where} lacks a right ({told.strip()}): give it those of "
             "docs/operations.md, section Security."
         )
     for sign, what in _REFUSALS:
@@ -121,8 +105,13 @@ def refusal(told: str, where: str) -> str | None:
     return None
 
 
-def store_mismatch(found: Listener, where: str, *, tls: bool) -> str | None:
-    """Why what listens there cannot be the Redis that SPIKEROUTER_REDIS means; None if it can."""
+def store_mismatch(
+    found: Listener, where: str, *, tls: bool, certificate: bool = False
+) -> str | None:
+    """Why what listens there cannot be the Redis that SPIKEROUTER_REDIS means; None if it can.
+
+    `tls` and `certificate` are what the settings have.
+    """
     if found == "Kafka":
         return (
             f"At {where} answers a Kafka, not a Redis: correct SPIKEROUTER_REDIS (6379 is Redis' "
@@ -130,7 +119,12 @@ def store_mismatch(found: Listener, where: str, *, tls: bool) -> str | None:
         )
     if found == "HTTP":
         return f"At {where} answers a web server, not a Redis: correct SPIKEROUTER_REDIS."
-    if found == "TLS" and not tls:
+    if found == "TLS and a certificate" and tls and not certificate:
+        return (
+            f"The Redis at {where} asks for a certificate of ours: set "
+            "SPIKEROUTER_REDIS_CERTIFICATE and SPIKEROUTER_REDIS_KEY."
+        )
+    if found.startswith("TLS") and not tls:
         return (
             f"What answers at {where} speaks TLS, and SPIKEROUTER_REDIS does not: if it is the "
             "Redis, write rediss:// in place of redis://."

@@ -89,6 +89,11 @@ class Nodes:
         return self._urls[0].startswith("rediss://")
 
     @property
+    def has_certificate(self) -> bool:
+        """Whether a certificate of ours is shown to them."""
+        return "ssl_certfile" in self._options
+
+    @property
     def met(self) -> bool:
         """Whether a server has answered, and is what was asked for."""
         return self._only is not None or self._slots is not None

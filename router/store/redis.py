@@ -164,10 +164,10 @@ class RedisStore:
     async def _find_out(self) -> None:
         """Raise StoreUnfit if what answers where the store should be is something else."""
         for address in self._nodes.addresses:
-            found = await what_listens(address.host, address.port)
-            tls = self._nodes.tls
-            if found and (why := store_mismatch(found, str(address), tls=tls)):
-                raise StoreUnfit(why)
+            if found := await what_listens(address.host, address.port):
+                has = {"tls": self._nodes.tls, "certificate": self._nodes.has_certificate}
+                if why := store_mismatch(found, str(address), **has):
+                    raise StoreUnfit(why)
 
     async def ping(self) -> None:
         """Return when the store answers, each of its servers."""
@@ -352,10 +352,10 @@ async def _transaction(commands: Sequence[tuple[calls.Arg, ...]], client: Redis)
 
 
 def _told(error: BaseException) -> str:
-    """What an error and those it came from say."""
+    """What an error and those it came from say; redis-py keeps the server's first word apart."""
     texts: list[str] = []
     link: BaseException | None = error
     while link is not None:
-        texts.append(str(link))
+        texts += [getattr(link, "status_code", None) or "", str(link)]
         link = link.__cause__ or link.__context__
-    return " ".join(texts)
+    return " ".join(filter(None, texts))

@@ -1,6 +1,7 @@
 """What only a Redis Cluster has: nodes that die and take over, slots that move, a node per key."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ from router.store.errors import StoreUnavailable, StoreUnfit
 from router.store.redis import RedisStore
 from router.store.slots import slot_of
 from tests.contract.redis_cluster import RedisCluster
+from tests.deployment.deployment import ROOT
 
 pytestmark = pytest.mark.servers
 
@@ -193,6 +195,23 @@ async def test_a_cluster_has_one_database(redis_cluster: RedisCluster) -> None:
     with pytest.raises(StoreUnfit, match="database 0 only"):
         async with RedisStore.of(settings):
             pass
+
+
+async def test_the_user_of_the_documents_has_the_rights_that_a_cluster_needs() -> None:
+    found = re.search(r"^ACL SETUSER (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
+    assert found is not None
+    user = f"user {found[1]}".replace("PASSWORD", "mine")
+    async with RedisCluster(options=(user,)) as cluster:
+        settings = Settings.load(
+            redis=cluster.url, redis_username="spikes", redis_password="mine", store_timeout_s=10.0
+        )
+        async with RedisStore.of(settings) as store:
+            for partition in range(N_PARTITIONS):
+                task = await _claimed(store, partition)
+                assert await _commit(store, task, 1) is CommitOutcome.OK
+                assert await store.release(task, "t")
+            await store.put_manifest("n", b"manifest")
+            assert await store.list_networks() == ("n",)
 
 
 # ---- nodes that die, slots that move ----------------------------------------------------------

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from router.listeners import Listener
 from router.store.fitness import Demands, refusal, store_mismatch, unfit
 
 _FIT: dict[str, Any] = {
@@ -57,6 +58,36 @@ def test_a_sentinel_is_refused_whatever_is_allowed() -> None:
 )
 def test_what_passes_by_itself_is_no_refusal(told: str) -> None:
     assert refusal(told, "a:1") is None
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("NOAUTH HELLO must be called with the client already authenticated", "a password"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", "no such user"),
+        ("NOPERM this user has no permissions to run the 'info' command", "lacks a right"),
+        ("ERR ACL failure in script: User u has no permissions to run 'info'", "lacks a right"),
+        ("DENIED Redis is running in protected mode because", "protected mode"),
+        ("ERR SELECT is not allowed in cluster mode", "database 0"),
+        ("ERR DB index is out of range", "no such database"),
+        ("ERR This instance has cluster support disabled", "no Redis Cluster any more"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "not trusted"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "speaks no TLS"),
+        ("[SSL: RECORD_LAYER_FAILURE] record layer failure", "speaks no TLS"),
+    ],
+)
+def test_a_refusal_that_time_does_not_mend_is_a_sentence(told: str, words: str) -> None:
+    why = refusal(told, "a:1")
+    assert why is not None
+    assert words in why
+    assert "a:1" in why
+
+
+def test_a_certificate_is_missing_only_where_none_is_shown() -> None:
+    found: Listener = "TLS and a certificate"
+    assert store_mismatch(found, "a:1", tls=True, certificate=True) is None
+    assert "CERTIFICATE" in (store_mismatch(found, "a:1", tls=True) or "")
+    assert "rediss://" in (store_mismatch(found, "a:1", tls=False) or "")
 
 
 def test_what_answers_as_it_should_is_no_mismatch() -> None:
