@@ -114,9 +114,11 @@ async def test_a_store_that_was_away_at_the_start_is_looked_at_when_it_is_found(
         async with RedisStore.of(settings) as store:
             with pytest.raises(StoreUnavailable):
                 await store.status(0)
-            with EmbeddedStore(appendonly=False, port=port):
-                with pytest.raises(StoreUnfit, match="keeps no log"):
-                    await store.status(0)
+            with (
+                EmbeddedStore(appendonly=False, port=port),
+                pytest.raises(StoreUnfit, match="keeps no log"),
+            ):
+                await store.status(0)
             with EmbeddedStore(port=port):
                 with suppress(StoreUnavailable):  # by the connection to the one before
                     await store.status(0)
