@@ -5,11 +5,12 @@ import pytest
 from router.store.calls import prefix
 from router.store.errors import StoreReplyError
 from router.store.slots import Address, by_slot, slot_map, slot_of
+from router.store.values import Reply
 
 _ASKED = Address("asked", 1)
 
 
-def _row(first: int, last: int, *nodes: tuple[bytes | None, int]) -> list[object]:
+def _row(first: int, last: int, *nodes: tuple[bytes | None, int]) -> list[Reply]:
     return [first, last, *([host, port, b"id", []] for host, port in nodes)]
 
 
@@ -51,9 +52,9 @@ def test_a_node_that_does_not_know_its_name_is_the_one_that_was_asked(name: byte
 
 
 @pytest.mark.parametrize("reply", [b"OK", [[0, 1]], [[0, b"x", [b"a", 1]]], [b""]])
-def test_a_reply_of_another_form_is_an_error(reply: object) -> None:
+def test_a_reply_of_another_form_is_an_error(reply: Reply) -> None:
     with pytest.raises(StoreReplyError):
-        slot_map(reply, _ASKED)  # type: ignore[arg-type]
+        slot_map(reply, _ASKED)
 
 
 def test_an_address_of_ipv6_is_written_in_brackets() -> None:
