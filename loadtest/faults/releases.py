@@ -27,14 +27,14 @@ __all__ = ["RELEASES", "decode_either", "encode_next", "install", "open_either",
 
 RELEASES: Final = ("next-reads", "next")
 _NEXT: Final = 2
+_NEXT_SNAPSHOT: Final = snapshot.VERSION + 1
 _CRC: Final = struct.Struct(">BI")  # msgpack's uint 32
 _UINT32: Final = 0xCE
 _TEN_MORE: Final = 0x90
 
 _encode: Final[Callable[[Frame], bytes]] = wire.encode_frame
 _decode: Final[Callable[[bytes | memoryview], Frame]] = wire.decode_frame
-_seal: Final[Callable[[object], bytes]] = snapshot.seal
-_open: Final[Callable[[bytes | None, str], Any]] = snapshot.open_sealed
+_open: Final[Callable[[bytes | None, str, str], Any]] = snapshot.open_sealed
 
 
 class ReleaseError(SpikeRouterError, ValueError):
@@ -60,19 +60,19 @@ def decode_either(data: bytes | memoryview) -> Frame:
     return _decode(bytes([body[0] - 1, wire.VERSION]) + body[2:])
 
 
-def seal_next(value: object) -> bytes:
+def seal_next(value: object, name: str = "") -> bytes:
     """A snapshot of the next version: compressed."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
-    body = bytes([_NEXT]) + zlib.compress(packed, 1)
-    return body + zlib.crc32(body).to_bytes(4, "little")
+    body = bytes([_NEXT_SNAPSHOT]) + zlib.compress(packed, 1)
+    return body + zlib.crc32(body, zlib.crc32(name.encode())).to_bytes(4, "little")
 
 
-def open_either(data: bytes | None, what: str) -> Any:
+def open_either(data: bytes | None, what: str, name: str = "") -> Any:
     """A snapshot of either version. Raises SnapshotCorruptError."""
-    if not data or data[0] != _NEXT:
-        return _open(data, what)
+    if not data or data[0] != _NEXT_SNAPSHOT:
+        return _open(data, what, name)
     body, crc = data[:-4], int.from_bytes(data[-4:], "little")
-    if zlib.crc32(body) != crc:
+    if zlib.crc32(body, zlib.crc32(name.encode())) != crc:
         raise SnapshotCorruptError(f"{what} is damaged: {len(body)} bytes do not fit its CRC-32")
     return msgpack.unpackb(
         zlib.decompress(body[1:]), raw=False, strict_map_key=False, use_list=True
@@ -85,11 +85,11 @@ def install(release: str) -> None:
         raise ReleaseError(f"There is no release {release!r}; there are {', '.join(RELEASES)}.")
     changes: dict[Any, dict[str, Any]] = {
         wire: {"decode_frame": decode_either},
-        snapshot: {"open_sealed": open_either, "NEWEST": _NEXT},
+        snapshot: {"open_sealed": open_either, "NEWEST": _NEXT_SNAPSHOT},
     }
     if release == "next":
         changes[wire]["encode_frame"] = encode_next
-        changes[snapshot] |= {"seal": seal_next, "VERSION": _NEXT}
+        changes[snapshot] |= {"seal": seal_next, "VERSION": _NEXT_SNAPSHOT}
     for module, names in changes.items():
         for name, value in names.items():
             setattr(module, name, value)

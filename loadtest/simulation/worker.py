@@ -7,7 +7,7 @@ from loadtest.simulation.host import Host, short
 from loadtest.simulation.producer import Producer
 from router.store.calls import Claimed, TaskId
 from workers.leases import Granted, LeaseBook, LeaseCall, Lost, Regained, Suspicious, Wanted
-from workers.tenancy import Tenancy, stored_of
+from workers.tenancy import stored_of, tenancy_of
 
 if TYPE_CHECKING:
     from loadtest.simulation.world import World
@@ -162,7 +162,7 @@ class Worker:
         if claimed.hand_count >= _SUSPECT_AFTER:
             field, _, window = claimed.hand_last.rpartition("#")
             tenant.accuse(field, f"PoisonBatch: window {window} ended two workers")
-        tenancy = Tenancy(task, claimed.token, tenant, 0 if stored is None else stored.number)
+        tenancy = tenancy_of(task, claimed.token, tenant, stored)
         host = self.hosts[task] = Host(self, claimed, tenant, tenancy)
         world.note(f"{self.name} takes {host}, checkpoint {tenancy.number}")
         world.n_recoveries += claimed.claims > 1

@@ -242,6 +242,15 @@ local function new(undo_depth)
     return reply
   end
 
+  function commands.HLEN(key)
+    return #sorted_keys(fields_of(key, 'hash'))
+  end
+
+  function commands.TYPE(key)
+    local value = find(key)
+    return {ok = not value and 'none' or type(value) == 'string' and 'string' or value.kind}
+  end
+
   function commands.HKEYS(key)
     return sorted_keys(fields_of(key, 'hash'))
   end
@@ -271,6 +280,10 @@ local function new(undo_depth)
     return 1
   end
 
+  function commands.SISMEMBER(key, member)
+    return fields_of(key, 'set')[member] and 1 or 0
+  end
+
   function commands.SREM(key, member)
     return discard(key, 'set', member)
   end
@@ -291,7 +304,12 @@ local function new(undo_depth)
     return command(...)
   end
 
-  local server = {call = call}
+  local function try(name, ...)
+    local ok, reply = pcall(call, name, ...)
+    return ok and reply or {err = reply}
+  end
+
+  local server = {call = call, pcall = try}
 
   local function finish(ok, reply)
     if n_written > 0 then

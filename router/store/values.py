@@ -95,10 +95,9 @@ class Lease(NamedTuple):
 
 
 class Position(NamedTuple):
-    """The next offset to read of one topic, and an opaque mark of the log's incarnation (30)."""
+    """The next offset to read of one topic."""
 
     offset: int
-    mark: str = ""
 
 
 class Change(NamedTuple):
@@ -271,7 +270,10 @@ class CommitOutcome(Enum):
 
 
 class StreamReference(NamedTuple):
-    """Where a stream's state lies; `previous` is "" for a stream written once."""
+    """Where a stream's state lies; `previous` is "" for a stream written once.
+
+    A cursor of -1 is damaged.
+    """
 
     cursor: int
     current: str
@@ -312,8 +314,8 @@ class StoredCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """One task record. `lease_ms` is what is left of its lease, 0 or less when it is free;
-    `checkpoint_age_ms` is None before the first checkpoint."""
+    """One task record; `damaged` when nobody can claim it as it is. `lease_ms` is what is left of its
+    lease, 0 or less when it is free; `checkpoint_age_ms` is None before the first checkpoint."""
 
     task: TaskId
     kind: str
@@ -327,6 +329,7 @@ class TaskStatus:
     wanted_by: str
     error: str
     needs: tuple[int, ...] = ()
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from router.wire import Batch
 from workers.ingest import Ingest
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger, Taken
-from workers.snapshot import Snapshot, open_sealed, seal
+from workers.snapshot import Snapshot, blob_name, open_sealed, seal
 from workers.streams import PlaceState, Stream
 from workers.task import Task
 from workers.tenancy import CommitPlan, Tenancy
@@ -57,9 +57,10 @@ def positions_taken_at_commit(patch: pytest.MonkeyPatch) -> None:
         pending, tenant = self._pending, self.tenant
         if pending is not None and isinstance(tenant, Task):
             at = {t: tenant.reading.offset(t) for t in tenant.topics}
-            head = open_sealed(pending.head, "head")
+            name = blob_name(*tenant._identity)
+            head = open_sealed(pending.head, "head", name)
             head["positions"] = {t: [offset, -1, -1] for t, offset in at.items()}
-            self._pending = pending._replace(positions=at, head=seal(head))
+            self._pending = pending._replace(positions=at, head=seal(head, name))
         return plan(self, nonce)
 
     patch.setattr(Tenancy, "plan", late)
@@ -71,9 +72,10 @@ def positions_of_the_latest_read(patch: pytest.MonkeyPatch) -> None:
 
     def without_inbox(self: Task, key: Any, offsets: Any) -> tuple[str, int, bytes]:
         field, cursor, blob = freeze(self, key, offsets)
-        saved = open_sealed(blob, "stream")
+        name = blob_name(*self._identity, field)
+        saved = open_sealed(blob, "stream", name)
         saved[8] = [[] for _ in saved[8]]
-        return field, cursor, seal(saved)
+        return field, cursor, seal(saved, name)
 
     patch.setattr(Task, "_freeze", without_inbox)
 
@@ -96,9 +98,10 @@ def snapshot_without_a_cursor(patch: pytest.MonkeyPatch) -> None:
 
     def blank(self: Task, key: Any, offsets: Any) -> tuple[str, int, bytes]:
         field, cursor, blob = freeze(self, key, offsets)
-        saved = open_sealed(blob, "stream")
+        name = blob_name(*self._identity, field)
+        saved = open_sealed(blob, "stream", name)
         saved[4] = 0
-        return field, cursor, seal(saved)
+        return field, cursor, seal(saved, name)
 
     patch.setattr(Task, "_freeze", blank)
 

@@ -25,6 +25,7 @@ class _Scanning:
 
     topics = ("snn.in.x",)
     replaying = False
+    found_damage = False
     n_waiting = 0
 
     def __init__(self) -> None:

@@ -13,7 +13,8 @@ from workers.tenant import Tenant
 class _Asked:
     """A tenant that tells whether a full snapshot was asked for, and has none."""
 
-    def __init__(self) -> None:
+    def __init__(self, found_damage: bool = False) -> None:
+        self.found_damage = found_damage
         self.full: bool | None = None
 
     def snapshot(self, full: bool) -> Any:

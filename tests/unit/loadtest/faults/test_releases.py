@@ -15,7 +15,7 @@ from router.wire import (
     decode_frame,
     encode_frame,
 )
-from workers.snapshot import SnapshotCorruptError, open_sealed, seal
+from workers.snapshot import VERSION, SnapshotCorruptError, open_sealed, seal
 
 _BATCH = Batch("a" * 32, StreamId(1, 2), "s", ("n",), 0, 3, 4, 8, payload=b"\x01\x02")
 _FRAME = Frame("b" * 32, 0, [_BATCH])
@@ -44,14 +44,16 @@ def test_the_next_release_reads_both_snapshot_formats() -> None:
 
 
 def test_this_release_names_the_snapshot_version_that_it_does_not_read() -> None:
-    with pytest.raises(SnapshotCorruptError, match="has snapshot version 2"):
+    with pytest.raises(SnapshotCorruptError, match=f"has snapshot version {VERSION + 1}"):
         open_sealed(seal_next(_STATE), "x")
 
 
 @pytest.mark.parametrize(
-    ("release", "writes", "reads"), [("next-reads", "1 1", "2"), ("next", "2 2", "2")]
+    ("release", "frames", "snapshots"), [("next-reads", 1, VERSION), ("next", 2, VERSION + 1)]
 )
-def test_an_installed_release_is_what_workers_use(release: str, writes: str, reads: str) -> None:
+def test_an_installed_release_is_what_workers_use(
+    release: str, frames: int, snapshots: int
+) -> None:
     program = f"""
 from loadtest.faults.releases import install
 install({release!r})
@@ -65,4 +67,6 @@ print(host.NEWEST, tenancy.VERSION)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split("\n")[:2] == [writes, f"{reads} {writes[0]}"]
+    assert done.stdout.split("\n")[:2] == [
+        f"{frames} {snapshots}", f"{VERSION + 1} {snapshots}"
+    ]  # fmt: skip
