@@ -768,9 +768,9 @@ class Ingest:
             for field in stored.streams:
                 self._ledger.end(field)
             return
-        self.reading = Reading(
-            self.spec.topics, {t: Position(*p) for t, p in head["positions"].items()}
-        )
+        known = {t: Position(*p) for t, p in head["positions"].items()}
+        self.found_damage |= not known.keys() <= stored.positions.keys()
+        self.reading = Reading(self.spec.topics, known)
         self._eras.resume(*head["era"])
         self._routes = tuple(head["routes"])
         self._names.next_number = head["next"]

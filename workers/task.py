@@ -512,6 +512,7 @@ class Task:
         head, is_newest = self._open_head(stored)
         if head is not None:
             known = {t: Position(*p) for t, p in head["positions"].items()}
+            self.found_damage |= not known.keys() <= stored.positions.keys()
             self.reading = Reading(self.spec.topics, known)
             self._has_lost_records = head.get("lossy", False)
             for node, (era, ended, killed, _) in head["places"].items():

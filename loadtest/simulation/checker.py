@@ -14,8 +14,8 @@ __all__ = ["NAMED", "Checker", "Violation"]
 
 NAMED: Mapping[str, frozenset[str]] = {
     "InputLost": frozenset({"truncated", "corrupt", "store lost"}),
-    "EraLost": frozenset({"truncated", "corrupt", "store lost"}),
-    "SnapshotCorrupt": frozenset({"corrupt"}),
+    "EraLost": frozenset({"truncated", "corrupt", "store lost", "damage"}),
+    "SnapshotCorrupt": frozenset({"corrupt", "damage"}),
     "DeadlineMissed": frozenset({"truncated", "corrupt", "store lost"}),
 }
 """What may excuse each named error."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.simulation.broker import Place
 from loadtest.simulation.checker import Violation
+from loadtest.simulation.damage import turn_bit
 from loadtest.simulation.host import Host
 from router.store.calls import TaskId
 from router.wire import StreamId
@@ -40,7 +41,7 @@ class Faults:
             "failover": lambda: self.failover(1 + self._draw(4)), "store lost": self._lose_store,
             "clock jump": self._jump, "corrupt": self._corrupt, "truncate": self._truncate,
             "leader change": self._change_leaders, "echo": self._echo,
-            "seek back": self._seek_back,
+            "seek back": self._seek_back, "damage": self._damage,
         }  # fmt: skip
 
     def do(self, kind: str) -> None:
@@ -170,6 +171,22 @@ class Faults:
         self.store_forgot = True
         self._excuse_older_positions()
         host.worker.crash()
+
+    def _damage(self) -> None:
+        """One bit of anything that the store holds turns over; perhaps an owner dies soon after."""
+        world = self._world
+        what = turn_bit(world.store, self._draw)
+        if what is None:
+            return
+        self._note(f"a bit of {what} turns over")
+        for partition in range(world.plan.n_partitions):
+            world.checker.excuse(partition, "damage")
+        self._corrupted = True
+        self.store_forgot = True
+        self._excuse_older_positions()
+        world.clock.after(1 + self._draw(40), world.deployment.mend)
+        if self._draw(2):
+            world.clock.after(self._draw(20), self._crash)
 
     def _references(self, task: TaskId) -> list[tuple[bytes, bytes]]:
         """The keys of the current and the previous version: of the head, then of each stream."""

@@ -7,6 +7,7 @@ from loadtest.simulation.host import Host, short
 from loadtest.simulation.producer import Producer
 from router.store.calls import Claimed, TaskId
 from workers.leases import Granted, LeaseBook, LeaseCall, Lost, Regained, Suspicious, Wanted
+from workers.snapshot import NEWEST
 from workers.tenancy import stored_of, tenancy_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Worker:
         self.book = LeaseBook(
             name, range(world.plan.n_partitions), world.plan.ttl_ms,
             kinds=("ingest", "synaptic"), new_token=world.new_token, alone=alone,
+            format_version=NEWEST,
         )  # fmt: skip
         world.note(f"{name} starts{f' alone for {short(alone)}' if alone else ''}")
         self._tick()

@@ -75,6 +75,7 @@ class RedisStore:
     """
 
     create_task = _method(calls.create_task)
+    mend_task = _method(calls.mend_task)
     remove_task = _method(calls.remove_task)
     claim = _method(calls.claim)
     renew = _method(calls.renew)
