@@ -831,7 +831,9 @@ class Ingest:
         else:
             self._thaw(number, saved)
 
-    def _which(self, field: str, saved: list[Any], previous: bytes | None, cursor: int) -> list[Any]:
+    def _which(
+        self, field: str, saved: list[Any], previous: bytes | None, cursor: int
+    ) -> list[Any]:
         """The reference is damaged, or names the older version as the newer one."""
         self._note_damage()
         try:

@@ -3,8 +3,8 @@
 A snapshot is one instant of a task: streams changed since the last successful commit, each with its
 state and inbox, the ended set, and the read positions of that instant (PROTOCOL 20). The *head* is
 written whole every time and is small; every changed stream is a blob of its own. Each carries its
-version and a CRC-32, so that torn or damaged bytes are noticed and never restored. The CRC is of the
-name as well that a blob is stored under, so that one is never taken for another.
+version and a CRC-32, so that torn or damaged bytes are noticed and never restored. The CRC is of
+the name as well that a blob is stored under, so that one is never taken for another.
 """
 
 import zlib
@@ -35,7 +35,7 @@ NEWEST = 2
 
 
 def blob_name(operator: str, group: int, partition: int, field: str = "") -> str:
-    """The name that a stream's blob is sealed with, or a head's: nobody else's opens in its place."""
+    """The name that a stream's blob is sealed with, or a head's: no other opens in its place."""
     return f"{operator}/{group}/{partition}/{field}"
 
 

@@ -488,7 +488,9 @@ class Task:
     def _head(self, positions: dict[str, Position]) -> bytes:
         places = {
             node: [
-                p.era, p.ended.intervals(), {n: k.intervals() for n, k in p.killed.items()},
+                p.era,
+                p.ended.intervals(),
+                {n: k.intervals() for n, k in p.killed.items()},
                 p.open.intervals(),
             ]
             for node, p in self._places.items()

@@ -17,9 +17,7 @@ def turned(data: bytes, bit: int) -> bytes:
     return bytes(copy)
 
 
-def turn_bit(
-    store: SimulatedStore, draw: Callable[[int], int], kind: bytes = b""
-) -> str | None:
+def turn_bit(store: SimulatedStore, draw: Callable[[int], int], kind: bytes = b"") -> str | None:
     """Turn one bit of a key of this kind, such as `b"pos:"`; says of what, None if there is none.
 
     `draw(n)` gives a number below n. Every key is as likely as any other, and so is each of its

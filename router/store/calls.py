@@ -131,9 +131,7 @@ def _create(spec: TaskSpec, settle_ms: int, *, mend: bool) -> Call[bool]:
     task = spec.task
     args = (str(task), task.operator, task.group, spec.kind, spec.cost, task.generation)
     needs = " ".join(map(str, spec.needs))
-    return _call(
-        "create_task", task.partition, (*args, settle_ms, needs, int(mend)), replies.flag
-    )
+    return _call("create_task", task.partition, (*args, settle_ms, needs, int(mend)), replies.flag)
 
 
 def remove_task(task: TaskId) -> Call[bool]:
@@ -359,8 +357,8 @@ def load_references(task: TaskId) -> Query[References | None]:
 
     def parse(given: Sequence[Reply]) -> References | None:
         record, head, positions, streams = given
-        number, version = map(replies.loose, replies.items_of(record))
-        current, previous = map(replies.loose, replies.items_of(head))
+        number, version = map(replies.loose, replies.items_of(record or (None, None)))
+        current, previous = map(replies.loose, replies.items_of(head or (None, None)))
         if not current and not (number.isdecimal() and int(number)):
             return None
         return References(

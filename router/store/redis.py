@@ -1,6 +1,7 @@
 """The store over TCP: Redis 7 or Valkey, through redis.asyncio.
 
-Every method has one deadline for all its round trips. Nothing is retried here: a call whose
+Every method has one deadline for all its round trips, but for those that move blobs: these have one
+for each part. Nothing is retried here: a call whose
 outcome is unknown raises `StoreUnavailable`, and the protocol knows what to do (rule 23).
 """
 
@@ -32,13 +33,13 @@ from router.store import calls
 from router.store.calls import BlobWrite, Call, Query, Reply, StoredCheckpoint, TaskId
 from router.store.errors import StoreReplyError, StoreUnavailable
 from router.store.lua import script
+from router.store.parts import MOST, Piece, batches, joined, pieces
 
 __all__ = ["RedisStore"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BATCH = 256  # commands or blobs at once: what one client may hold the server up for
 _MANIFESTS = "snn:networks"
 _GENERATION = "snn:generation"
 _REMOVED = "snn:removed"
@@ -156,19 +157,62 @@ class RedisStore:
         self, writes: Sequence[BlobWrite], *, timeout: float | None = None
     ) -> None:
         """Write blobs that vanish unless a commit names them in time."""
-        for start in range(0, len(writes), _BATCH):
-            await self.run(calls.write(writes[start : start + _BATCH]), timeout=timeout)
+        for batch in batches(writes, lambda write: len(write.data)):
+            await self.run(calls.write(batch), timeout=timeout)
 
     async def load(self, task: TaskId, *, timeout: float | None = None) -> StoredCheckpoint | None:
         """The last checkpoint with both versions of every blob; None when there is none.
 
-        Only the owner of the lease may load: nobody else's commit can then come in between.
+        Only the owner of the lease may load: nobody else's commit can then come in between. It
+        comes in parts, each with a deadline of its own: how much there is of it does not matter.
         """
-        async with self._deadline("load", timeout):
-            references = await self.read(calls.load_references(task), timeout=timeout)
-            if references is None:
-                return None
-            return await self.read(calls.load_blobs(references), timeout=timeout)
+        query = calls.load_references(task)
+        *small, (_, streams) = query.commands
+        found = [*await self._some(small, timeout), await self._scan(str(streams), timeout)]
+        references = query.read(found)
+        if references is None:
+            return None
+        blobs = calls.load_blobs(references)
+        data = await self._blobs([str(key) for _, key in blobs.commands], timeout)
+        return blobs.read([data.get(str(key)) for _, key in blobs.commands])
+
+    async def _scan(self, key: str, timeout: float | None) -> dict[bytes, bytes]:
+        """A hash that may be long."""
+        found: dict[bytes, bytes] = {}
+        cursor: int | None = None
+        while cursor != 0:
+            (reply,) = await self._some([("HSCAN", key, cursor or 0, "COUNT", MOST)], timeout)
+            if reply is None:
+                return {}
+            cursor, some = cast("tuple[int, dict[bytes, bytes]]", reply)
+            found |= some
+        return found
+
+    async def _blobs(self, keys: Sequence[str], timeout: float | None) -> dict[str, bytes]:
+        """The blobs under these keys, without those that are gone."""
+        sizes: dict[str, int] = {}
+        for names in batches(keys, lambda _: 0):
+            lengths = await self._some([("STRLEN", name) for name in names], timeout)
+            sizes |= {n: cast(int, size) for n, size in zip(names, lengths, strict=True) if size}
+        found: list[tuple[Piece, bytes]] = []
+        for part in batches(pieces(sizes), lambda piece: piece.stop - piece.start):
+            ranges = [("GETRANGE", p.key, p.start, p.stop - 1) for p in part]
+            data = cast("list[bytes]", await self._some(ranges, timeout))
+            found += zip(part, data, strict=True)
+        return joined(found)
+
+    async def _some(
+        self, commands: Sequence[tuple[calls.Arg, ...]], timeout: float | None
+    ) -> list[Reply]:
+        """Commands with one deadline; None for what is of another type: it counts as lost."""
+        async with (
+            self._deadline("load", timeout),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            for command in commands:
+                pipeline.execute_command(*command)
+            replies = await pipeline.execute(raise_on_error=False)
+        return [_unless_mistyped(reply) for reply in replies]
 
     async def put_manifest(self, network: str, manifest: bytes) -> None:
         """Write a network's manifest, then list its name."""
@@ -242,9 +286,9 @@ class RedisStore:
     ) -> list[Reply]:
         replies: list[Reply] = []
         async with self._deadline(str(commands[0][0]) if commands else "nothing", timeout):
-            for start in range(0, len(commands), _BATCH):
+            for start in range(0, len(commands), MOST):
                 async with self._client.pipeline(transaction=True) as pipeline:
-                    for command in commands[start : start + _BATCH]:
+                    for command in commands[start : start + MOST]:
                         pipeline.execute_command(*command)
                     replies += await pipeline.execute()
         return replies
@@ -259,6 +303,15 @@ class RedisStore:
             except errors.ReadOnlyError:
                 await self._client.connection_pool.disconnect()  # it became a replica: ask anew
                 raise
+
+
+def _unless_mistyped(reply: Any) -> Reply:
+    if not isinstance(reply, Exception):
+        return cast(Reply, reply)
+    if isinstance(reply, errors.ResponseError) and "WRONGTYPE" in str(reply):
+        return None
+    with _translated("load", 0.0):
+        raise reply
 
 
 @contextmanager

@@ -94,7 +94,12 @@ def task_id(reply: Reply) -> TaskId:
 
 
 def pairs(reply: Reply) -> Sequence[tuple[Reply, Reply]]:
-    """A hash as the client gives it: a mapping, or a flat list of fields and values."""
+    """A hash as the client gives it: a mapping, or a flat list of fields and values.
+
+    None stands for one that is none.
+    """
+    if reply is None:
+        return []
     if not isinstance(reply, list) and isinstance(reply, Mapping):
         return list(reply.items())
     flat = items_of(reply)
