@@ -13,19 +13,21 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Final
 
 from router.artifacts import ArtifactCache, open_artifacts
 from router.bus import Bus, BusError, Place, Polled
-from router.deploy import group_cost, load_networks
+from router.deploy import group_cost, load_networks, task_specs
 from router.kinds import installed_extras, operator_kind, with_extras
 from router.loops import Turn
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import Claimed, Info, TaskId
+from router.store.calls import TaskSpec as StoredSpec
 from router.store.errors import StoreError
 from router.store.redis import RedisStore
 from topologies.compiled import CompiledNetwork, Group, Operator
@@ -48,6 +50,7 @@ from workers.leases import (
     Suspicious,
     Wanted,
 )
+from workers.mending import records_to_mend
 from workers.pool import FairPool
 from workers.reading import LogReplacedError, Record
 from workers.shelf import KernelShelf
@@ -66,6 +69,7 @@ _RETRY_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
+_REREAD_TURNS: Final = 10  # of watching: then every manifest is read again
 _HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
 _MOST_CHILDREN: Final = 2  # started at once: each takes seconds of processor time to start
@@ -120,8 +124,13 @@ class Host:
         self._rooms = asyncio.Semaphore(_MOST_CHILDREN)
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
+        self._specs: list[StoredSpec] = []
+        self._begins: dict[str, bytes | None] = {}
+        self._encoders: dict[str, Operator] = {}
+        self._generation = 0
         artifacts = open_artifacts(settings, store)
         cache = settings.artifact_cache
+        self._artifacts = artifacts
         self._cache = None if cache is None else ArtifactCache(artifacts, cache)
         self._shelf = KernelShelf(self._cache or artifacts, self._admit, settings.warm_bytes)
         self._stopping = asyncio.Event()
@@ -332,7 +341,7 @@ class Host:
         self, task: TaskId, limits: Limits, begin: Mapping[str, int], stored: Stored | None
     ) -> Ingest:
         spec = ingest_spec(self._networks, task.operator, task.partition)
-        operator = await self._shelf.operator(task.operator)
+        operator = self._encoders[task.operator] = await self._shelf.operator(task.operator)
         encoder = operator.program.stages[-1]
         if not isinstance(encoder, Encoder):
             raise HostError(f"operator {task.operator} is no ingest: it has no encoder")
@@ -365,12 +374,30 @@ class Host:
 
     async def _refresh(self) -> None:
         async with self._looking:  # an older answer must not come after a newer one
-            found = await load_networks(self._store)
             removed = await self._store.removed_networks()
+            found = await load_networks(self._store)
             # What is neither there nor removed, the store has forgotten: its owners remember (27).
             kept = {n: net for n, net in self._networks.items() if n not in removed}
             self._networks = {**kept, **found}
+            self._specs = [s for n in self._networks.values() for s in task_specs(n, 1)]
+            for name in found.keys() - self._begins.keys():
+                self._begins[name] = await self._store.get_begin(name)
+            if lost := kept.keys() - found.keys():
+                await self._write_anew(lost)
         self._shelf.keep(self._deployed())
+
+    async def _write_anew(self, names: Collection[str]) -> None:
+        """Networks of which the store has lost the manifest, and perhaps whatever belongs to it."""
+        _log.warning("the store has lost %s: written anew", ", ".join(sorted(names)))
+        await self._store.restore_generation(self._generation)
+        held = {**self._encoders, **self._shelf.operators}
+        wanted = {o for name in names for o in self._networks[name].summaries}
+        for operator in sorted(wanted & held.keys()):
+            await self._artifacts.put_artifact(operator, held[operator].to_bytes())
+        for name in sorted(names):
+            if begin := self._begins.get(name):
+                await self._store.put_begin(name, begin)
+            await self._store.restore_manifest(name, self._networks[name].to_bytes())
 
     def _deployed(self) -> set[str]:
         return {operator for n in self._networks.values() for operator in n.summaries}
@@ -378,10 +405,12 @@ class Host:
     async def _watch(self) -> None:
         """Look which networks there are. Tasks leave those that were removed (31)."""
         known: tuple[object, ...] = ()
-        while True:
+        for turn in count():
             try:
                 deployed = await self._store.list_networks(), await self._store.generation()
-                if deployed != known:
+                self._generation = max(self._generation, deployed[1])
+                # What was damaged since looks as before: it is read again from time to time.
+                if deployed != known or turn % _REREAD_TURNS == 0:
                     await self._refresh()
                     for running in tuple(self._running.values()):
                         self._bring(running.hosted)
@@ -389,9 +418,16 @@ class Host:
                     known = deployed
                     if self._cache is not None:
                         await self._cache.keep(self._deployed())
+                await self._mend(turn % self._settings.partitions)
             except SpikeRouterError as error:
                 _log.warning("networks are not looked up: %s", error)
             await asyncio.sleep(_WATCH_S)
+
+    async def _mend(self, partition: int) -> None:
+        """Write anew what is damaged of the records of tasks whose networks are known here."""
+        reply = await self._store.status(partition)
+        for spec in records_to_mend(reply, self._specs, self._running, self._generation):
+            await self._store.mend_task(spec)
 
     async def _warm(self) -> None:
         """Get ready for whatever this worker could be asked for, whenever networks change."""

@@ -108,10 +108,12 @@ def create_task(spec: TaskSpec, *, settle_ms: int) -> Call[bool]:
     """Write a task record unless it is there; True when it was new. Only deploy calls this (27).
 
     A record that is there keeps its lease and its checkpoint. Its error is cleared: deploying again
-    gives a failed task another chance. What deployment knows of it is written anew. On a store that holds nothing of this partition,
-    `settle_ms` decides when the first claim may come: 0 where nobody can hold a task yet (a
-    first start), else one time to live, so that owners who outlived the store's data come
-    before others (26). The likely mistake: 0 when redeploying after the data was lost.
+    gives a failed task another chance. What deployment knows of it is written anew.
+
+    On a store that holds nothing of this partition, `settle_ms` decides when the first claim may
+    come: 0 where nobody can hold a task yet (a first start), else one time to live, so that owners
+    who outlived the store's data come before others (26). The likely mistake: 0 when redeploying
+    after the data was lost.
     """
     if spec.cost < 1:
         raise StoreCallError(f"Task {spec.task} costs {spec.cost}; a cost is at least 1.")
@@ -332,7 +334,7 @@ def unhosted(reply: StatusReply) -> tuple[TaskId, ...]:
     return tuple(
         task.task
         for task in reply.tasks
-        if task.lease_ms <= 0 and not any(info.holds(task) for info in alive)
+        if task.lease_ms <= 0 and (task.damaged or not any(info.holds(task) for info in alive))
     )
 
 
@@ -382,8 +384,10 @@ def load_references(task: TaskId) -> Query[References | None]:
 
 
 def committed_offsets(tasks: Iterable[TaskId]) -> Query[list[dict[str, int]]]:
-    """The next offset by topic of each of these tasks, as of its last checkpoint; what is damaged is
-    left out."""
+    """The next offset by topic of each of these tasks, as of its last checkpoint.
+
+    What is damaged is left out.
+    """
 
     def parse(given: Sequence[Reply]) -> list[dict[str, int]]:
         return [

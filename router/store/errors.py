@@ -4,7 +4,13 @@ from typing import ClassVar
 
 from topologies.errors import SpikeRouterError
 
-__all__ = ["StoreCallError", "StoreError", "StoreReplyError", "StoreUnavailable"]
+__all__ = [
+    "ManifestDamaged",
+    "StoreCallError",
+    "StoreError",
+    "StoreReplyError",
+    "StoreUnavailable",
+]
 
 
 class StoreError(SpikeRouterError, RuntimeError):
@@ -19,6 +25,12 @@ class StoreUnavailable(StoreError):
 
 class StoreReplyError(StoreError):
     """The store answered with something no version of this project writes."""
+
+
+class ManifestDamaged(StoreError):
+    """What the store holds as a network's manifest is not what deployment wrote."""
+
+    retryable: ClassVar[bool] = True
 
 
 class StoreCallError(StoreError, ValueError):

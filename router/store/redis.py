@@ -33,6 +33,7 @@ from router.store import calls
 from router.store.calls import BlobWrite, Call, Query, Reply, StoredCheckpoint, TaskId
 from router.store.errors import StoreReplyError, StoreUnavailable
 from router.store.lua import script
+from router.store.manifests import open_manifest, seal_manifest
 from router.store.parts import MOST, Piece, batches, joined, pieces
 
 __all__ = ["RedisStore"]
@@ -216,13 +217,27 @@ class RedisStore:
 
     async def put_manifest(self, network: str, manifest: bytes) -> None:
         """Write a network's manifest, then list its name."""
-        await self._execute([("SET", f"snn:network:{network}", manifest)])
+        sealed = seal_manifest(network, manifest)
+        await self._execute([("SET", f"snn:network:{network}", sealed)])
         await self._execute([("SADD", _MANIFESTS, network)])
         await self._execute([("SREM", _REMOVED, network)])
 
     async def get_manifest(self, network: str) -> bytes | None:
-        """A network's manifest; None when it is not deployed."""
-        return await self._get(f"snn:network:{network}")
+        """A network's manifest; None when it is not deployed. Raises ManifestDamaged."""
+        data = await self._get(f"snn:network:{network}")
+        return None if data is None else open_manifest(network, data)
+
+    async def restore_manifest(self, network: str, manifest: bytes) -> None:
+        """Write a manifest anew that the store has lost, by who remembers it (27).
+
+        A removal says so before it takes the manifest away: who came between takes its own back.
+        """
+        sealed = seal_manifest(network, manifest)
+        await self._execute([("SET", f"snn:network:{network}", sealed)])
+        await self._execute([("SADD", _MANIFESTS, network)])
+        if network in await self.removed_networks():
+            await self._execute([("SREM", _MANIFESTS, network)])
+            await self._execute([("UNLINK", f"snn:network:{network}")])
 
     async def remove_manifest(self, network: str) -> None:
         """Write that it was removed, take its name off the list, delete what there is of it."""
@@ -248,9 +263,19 @@ class RedisStore:
         """Tasks that are deployed from now on have other keys than those before (31)."""
         await self._execute([("INCR", _GENERATION)])
 
+    async def restore_generation(self, known: int) -> None:
+        """Write how often a generation was begun, unless the store still knows."""
+        await self._execute([("SET", _GENERATION, known, "NX")])
+
     async def generation(self) -> int:
         """How often a generation was begun."""
-        return int(await self._get(_GENERATION) or 0)
+        known = await self._get(_GENERATION) or b"0"
+        if not known.isdigit():
+            raise StoreReplyError(
+                f"snn:generation in the store is {known!r}, which is no number: write the largest"
+                " number there that stands behind @ in the name of a task."
+            )
+        return int(known)
 
     async def list_networks(self) -> tuple[str, ...]:
         """The names of all deployed networks, sorted."""

@@ -314,8 +314,11 @@ class StoredCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """One task record; `damaged` when nobody can claim it as it is. `lease_ms` is what is left of its
-    lease, 0 or less when it is free; `checkpoint_age_ms` is None before the first checkpoint."""
+    """One task record; `damaged` when nobody can claim it as it is.
+
+    `lease_ms` is what is left of its lease, 0 or less when it is free; `checkpoint_age_ms` is None
+    before the first checkpoint.
+    """
 
     task: TaskId
     kind: str
