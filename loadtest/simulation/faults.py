@@ -34,6 +34,7 @@ class Faults:
         self._unsaved: set[TaskId] = set()
         self._n_killed: dict[tuple[TaskId, StreamId], int] = {}
         self._corrupted = False
+        self._damaged = False
         self._truncated = False
         self._kinds: Mapping[str, Callable[[], None]] = {
             "crash": self._crash, "pause": self._pause, "hand over": self._hand_over,
@@ -180,7 +181,9 @@ class Faults:
             return
         self._note(f"a bit of {what} turns over")
         for partition in range(world.plan.n_partitions):
-            world.checker.excuse(partition, "damage")
+            # What one bit costs has its own name; who falls back twice may miss what he needs.
+            world.checker.excuse(partition, "damage" if not self._damaged else "damage twice")
+        self._damaged = True
         self._corrupted = True
         self.store_forgot = True
         self._excuse_older_positions()

@@ -120,12 +120,12 @@ def dirty_set_cleared_early(patch: pytest.MonkeyPatch) -> None:
 def no_token_and_no_number(patch: pytest.MonkeyPatch) -> None:
     """The commit script takes every checkpoint of everyone (22)."""
     text = script("commit").text
-    for check in ("known[1] ~= token", "tonumber(known[2]) ~= number - 1"):
+    number = "tonumber(known[2]) ~= number - 1"
+    entries = "redis.call('HLEN', streams) ~= tonumber(entries)"
+    for check in ("known[1] ~= token", number, entries):
         assert check in text
         text = text.replace(check, "false")
-    lua = simulated._lua()
-    function = lua._runtime.execute(f"return function(redis, KEYS, ARGV) {text}\nend".encode())
-    patch.setitem(lua._scripts, "commit", function)
+    patch.setitem(simulated._lua()._scripts, "commit", _compiled(text))
 
 
 def abort_not_counted(patch: pytest.MonkeyPatch) -> None:
@@ -194,6 +194,21 @@ def accusation_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Task, "accuse", once)
 
 
+def damaged_task_stops_the_claim(patch: pytest.MonkeyPatch) -> None:
+    """A number that cannot be read is an error of the whole script."""
+    text = script("claim").text
+    check = "return type(text) == 'string' and string.match(text, '^%d+$') and tonumber(text)"
+    assert check in text
+    function = _compiled(text.replace(check, "return tonumber(text) + 0"))
+    patch.setitem(simulated._lua()._scripts, "claim", function)
+
+
+def _compiled(text: str) -> object:
+    return simulated._lua()._runtime.execute(
+        f"return function(redis, KEYS, ARGV) {text}\nend".encode()
+    )
+
+
 @dataclass(frozen=True)
 class Bug:
     """`shapes` and `faults` bring it out, within `n_seeds` of each shape."""
@@ -223,6 +238,7 @@ BUGS = (
     Bug(new_era_without_its_record, ("chain",), ()),
     Bug(any_checkpoint_ends_a_suspicion, ("group-loop", "skip"), ("pause",), fatal="deadly"),
     Bug(accusation_forgotten, ("chain",), (), fatal="deadly"),
+    Bug(damaged_task_stops_the_claim, ("chain",), ("damage",)),
 )
 
 
