@@ -70,6 +70,11 @@ def test_turned_bit_ends_streams_by_name_at_worst(kind: bytes) -> None:
     assert n_turned > N_SEEDS
 
 
+def _run_all(n_seeds: int, kind: bytes) -> None:
+    for seed in range(n_seeds):
+        _Damaged(seed, kind, n_bits=1).run()
+
+
 def test_owner_that_never_replaces_what_is_damaged_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,13 +86,11 @@ def test_owner_that_never_replaces_what_is_damaged_is_caught(
 
     monkeypatch.setattr(Tenancy, "__init__", forget)
     with pytest.raises(Violation):
-        for seed in range(100):
-            _Damaged(seed, b":pos:").run()
+        _run_all(100, b":pos:")
 
 
 def test_task_that_does_not_miss_lost_streams_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Task, "_expected", staticmethod(lambda head: set()))
     monkeypatch.setattr(Task, "_is_astray", lambda self, key, expected: False)
     with pytest.raises(Violation):
-        for seed in range(150):
-            _Damaged(seed, b":streams:", n_bits=1).run()
+        _run_all(150, b":streams:")
