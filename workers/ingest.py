@@ -797,6 +797,8 @@ class Ingest:
         """Without its names an ingest cannot number as before: a new era, loudly."""
         try:
             for field in fields:
+                if stored.cursors.get(field, 0):  # a block of names has none but 0
+                    self._note_damage()
                 self._names.thaw(self._open_blob(field, stored.streams.get(field, (None,))[0]))
         except SnapshotCorruptError:
             self._note_damage()
