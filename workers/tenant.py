@@ -57,6 +57,8 @@ class Tenant(Protocol):
     reading: Reading
     counts: Counter[str]
     replaying: bool
+    found_damage: bool
+    """Whether some of the checkpoint it began with was damaged: the next one replaces it (24)."""
 
     @property
     def topics(self) -> tuple[str, ...]: ...

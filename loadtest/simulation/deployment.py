@@ -160,6 +160,18 @@ class Deployment:
                 of = TaskId(unit.operator, unit.group, partition)
                 self._world.store.create_task(TaskSpec(of, kind, 1), settle_ms=settle_ms)
 
+    def mend(self) -> None:
+        """Workers write anew what is damaged of the records of tasks that they know of."""
+        world = self._world
+        if world.clock.now < world.outage_until:
+            world.clock.after(world.outage_until - world.clock.now, self.mend)
+            return
+        for unit in self._layout.units:
+            kind = "ingest" if unit.is_ingest else "synaptic"
+            for partition in range(self._plan.n_partitions):
+                of = TaskId(unit.operator, unit.group, partition)
+                world.store.mend_task(TaskSpec(of, kind, 1))
+
     def again(self) -> None:
         """After a failover the operator of the system deploys again: tasks may be forgotten."""
         world = self._world

@@ -21,9 +21,12 @@ FAULTS = (
     "failover after commit", "store lost", "outage", "hand over", "corrupt", "clock jump",
     "truncate", "send failed", "lost reply", "cut off", "astray", "leader change", "echo",
     "torn checkpoint", "crash after abort", "seek back",
-    "commit lost", "die out", "task fails",
+    "commit lost", "die out", "task fails", "turned bit",
 )  # fmt: skip
-_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 2, 2, 3, 2, 1)
+_WEIGHTS = (
+    *(4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 2, 2, 3),
+    *(3, 2, 1),
+)
 GAPS = ("markers", "garbage", "damage")
 """Offsets of a log that give nobody a record: drawn by themselves, beside the other faults."""
 
