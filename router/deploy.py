@@ -1,6 +1,6 @@
 """Deployment: artifacts, manifests, topics and task records, in an order that a crash cannot hurt.
 
-0. A key, so that all that is told from here on is known to come after it (PROTOCOL 32).
+0. A key, so that all that is told from here on is known to come after it (PROTOCOL 35).
 1. Topics, with the same number of partitions each.
 2. Once a network was removed: where a new one begins in its topics, since they may hold streams of
    one of the same name (PROTOCOL 31).

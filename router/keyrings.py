@@ -1,4 +1,4 @@
-"""The keys of seals in the store: loaded, begun by deployment, written anew after a wipe (32)."""
+"""The keys of seals in the store: loaded, begun by deployment, written anew after a wipe (35)."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ async def load_keys(store: RedisStore, ring: Keyring | None = None) -> Keyring:
 
 
 async def begin_key(store: RedisStore) -> Keyring:
-    """Begin a new key, and give all: what is sealed from here on was said after this (32).
+    """Begin a new key, and give all: what is sealed from here on was said after this (35).
 
     Raises StoreUnavailable.
     """

@@ -300,7 +300,7 @@ class Host:
 
     async def _give_keys_back(self) -> None:
         """The store may have lost what it had: who claims a task next must know what its log was
-        sealed by, and may claim none before a time to live is over (26, 32)."""
+        sealed by, and may claim none before a time to live is over (26, 35)."""
         while not self._book.is_over:
             try:
                 await self._look_up_keys()

@@ -112,7 +112,7 @@ class Ingest:
         self.reading = Reading(spec.topics)
         self._now = 0.0
         self._routes: tuple[str, ...] = ()
-        self._routed_by = 0  # the key of the last ROUTE: what an older one sealed is a repeat (32)
+        self._routed_by = 0  # the key of the last ROUTE: what an older one sealed is a repeat (35)
         self._names = Names(limits.remembered_names)
         self._killed: dict[str, IntervalSet] = {}
         self._flows: dict[int, Flow] = {}

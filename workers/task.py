@@ -165,7 +165,7 @@ class Task:
         return True
 
     def _frame(self, record: Record, by: Trust) -> Frame | None:
-        """The frame of a record; what is none, or nobody's, goes to the dead letters (32). A frame
+        """The frame of a record; what is none, or nobody's, goes to the dead letters (35). A frame
         of the system that was damaged shows as a gap (9)."""
         if by is not Trust.GENUINE:
             self.counts["unsealed_total"] += 1

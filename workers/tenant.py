@@ -192,7 +192,7 @@ class Feed:
 
 
 def trust(keys: Keyring, record: Record, partition: int) -> Trust:
-    """Whether the system wrote a record of this partition (32)."""
+    """Whether the system wrote a record of this partition (35)."""
     signed = Signed(record.topic, partition, record.key, record.value)
     return keys.trust(signed, record.seal)
 

@@ -115,7 +115,7 @@ class Deployment:
         self._layout = layout(self._plan.shape, names, self._plan.n_partitions, removed)
 
     def begin_key(self) -> None:
-        """What is sealed with it was said after all before (32)."""
+        """What is sealed with it was said after all before (35)."""
         by = max((self._world.clock.now << 8, *(known + 1 for known in self.every_key.keys)))
         key = hashlib.blake2b(f"{self._plan.seed} {by}".encode(), digest_size=KEY_BYTES).digest()
         self.keys[by] = key

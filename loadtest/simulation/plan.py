@@ -265,7 +265,7 @@ def _native_or_json(rng: Random, data: Data) -> bytes:
 
 
 def _forged(rng: Random, said: tuple[Publication, ...], chance: float) -> tuple[Publication, ...]:
-    """What must not count, though it has the right form (32)."""
+    """What must not count, though it has the right form (35)."""
     if rng.random() >= chance:
         return ()
     nowhere = encode_record(Route(()))

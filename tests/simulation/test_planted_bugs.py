@@ -249,17 +249,17 @@ def garbage_ends_everybodys_streams(patch: pytest.MonkeyPatch) -> None:
 
 
 def forged_frames_are_taken(patch: pytest.MonkeyPatch) -> None:
-    """A task believes whoever writes to its topics (32)."""
+    """A task believes whoever writes to its topics (35)."""
     patch.setattr(task, "trust", lambda *_: Trust.GENUINE)
 
 
 def anybody_may_speak_for_the_system(patch: pytest.MonkeyPatch) -> None:
-    """ERA, ROUTE and KILL are taken from anybody (32)."""
+    """ERA, ROUTE and KILL are taken from anybody (35)."""
     patch.setattr(ingest, "trust", lambda *_: Trust.GENUINE)
 
 
 def older_routes_count(patch: pytest.MonkeyPatch) -> None:
-    """A ROUTE that is repeated takes effect again, though others came since (32)."""
+    """A ROUTE that is repeated takes effect again, though others came since (35)."""
     patch.setattr(ingest, "key_id", lambda _: 0)
 
 
