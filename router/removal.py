@@ -62,7 +62,7 @@ async def remove(
             legal = ", ".join(sorted(networks)) or "none"
             raise RemoveError(f"No network {name!r} is deployed; deployed are: {legal}.")
         network = networks[name]
-        route = _route(network, networks, force=force)
+        route = _route(network, networks, settings.max_streams, force=force)
         await _drain(store, bus, network, route, settings.partitions, timeout)  # 1 and 2
         await store.begin_generation()  # 3
         return await _take_away(settings, store, network, networks)
@@ -110,12 +110,17 @@ def _known_behind(told: int, reply: StatusReply, network: CompiledNetwork) -> di
 
 
 def _route(
-    network: CompiledNetwork, networks: Mapping[str, CompiledNetwork], *, force: bool
+    network: CompiledNetwork,
+    networks: Mapping[str, CompiledNetwork],
+    max_streams: int | None,
+    *,
+    force: bool,
 ) -> bytes:
     """The ROUTE record, without the network."""
     source = network.input.name
     rest = (n.name for n in networks.values() if n.input.name == source and n.name != network.name)
-    return encode_record(Route(tuple(sorted(rest)), (network.name,) if force else ()))
+    ends = (network.name,) if force else ()
+    return encode_record(Route(tuple(sorted(rest)), ends, max_streams))
 
 
 async def _drain(

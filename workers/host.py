@@ -428,6 +428,8 @@ class Host:
             flight_bytes=settings.unconfirmed_bytes,
             stream_windows=settings.unconfirmed_windows,
             deadline_s=settings.progress_deadline_s,
+            max_streams=settings.max_streams,
+            stream_idle_s=settings.stream_idle_s,
         )
 
     async def _position(self, hosted: Hosted) -> None:

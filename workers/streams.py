@@ -5,14 +5,22 @@ Numbers such as (7) point to the rules of docs/protocol.md.
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from router.topics import spikes_topic
 from router.wire import Batch, StreamId
 from workers.intervals import IntervalSet
 from workers.spec import Place
 
-__all__ = ["Held", "Key", "PlaceState", "Stream", "stream_field"]
+__all__ = [
+    "Held",
+    "Key",
+    "PlaceState",
+    "Remembered",
+    "Stream",
+    "read_field",
+    "stream_field",
+]
 
 _NEVER: Final = 1 << 62
 """A step after every step: what is known of a source that has ended."""
@@ -36,19 +44,78 @@ def stream_field(node: str, stream: StreamId) -> str:
     return f"{node}/{stream.era}/{stream.number}"
 
 
-class PlaceState:
-    """What is remembered per node: the current era, and which of its numbers ended (7, 17)."""
+class Remembered(NamedTuple):
+    """What a head holds of a place, read."""
 
-    __slots__ = ("delays", "ended", "era", "first", "killed", "spec", "spikes")
+    era: int
+    ended: IntervalSet
+    killed: dict[str, IntervalSet]
+    over: IntervalSet
+
+    @classmethod
+    def read(cls, frozen: list[Any]) -> Self:
+        """What `PlaceState.freeze` gave."""
+        era, ended, killed, over = frozen
+        return cls(era, _set(ended), {n: _set(pairs) for n, pairs in killed.items()}, _set(over))
+
+
+def _set(pairs: list[Any]) -> IntervalSet:
+    return IntervalSet((lo, hi) for lo, hi in pairs)
+
+
+def read_field(field: str) -> tuple[str, StreamId | None]:
+    """The node and the stream of a field; no stream for what is no such field."""
+    node, *numbers = field.rsplit("/", 2)
+    if len(numbers) < 2 or not all(n.isascii() and n.isdecimal() for n in numbers):
+        return node, None
+    return node, StreamId(*map(int, numbers))
+
+
+class PlaceState:
+    """What is remembered per node: the current era, and which of its numbers ended (7, 17).
+
+    `over` are numbers that ingest told to be over, also those that never came here; they are among
+    `ended`.
+    """
+
+    __slots__ = ("delays", "ended", "era", "first", "killed", "over", "spec", "spikes")
 
     def __init__(self, spec: Place, operator: str) -> None:
         self.spec = spec
         self.era = 0
         self.ended = IntervalSet()
         self.killed: dict[str, IntervalSet] = {}
+        self.over = IntervalSet()
         self.spikes = spikes_topic(operator)
         self.delays = tuple(s.delay for s in spec.sources)
         self.first = self.delays.index(0)
+
+    def begin(self, era: int) -> None:
+        """Nothing is known of a new era."""
+        self.era = era
+        self.ended, self.over, self.killed = IntervalSet(), IntervalSet(), {}
+
+    def tell_over(self, lo: int, hi: int) -> bool:
+        """All numbers in `[lo, hi)` are over; whether that is news.
+
+        Kills of numbers that were over before are forgotten only now: what is told goes several
+        ways, and a KILL that goes round a loop must be known when it comes back.
+        """
+        if self.over.covers(lo, hi):
+            return False
+        left = {n: k.minus(self.over) for n, k in self.killed.items()}
+        self.killed = {n: k for n, k in left.items() if k}
+        self.over.add_range(lo, hi)
+        self.ended.add_range(lo, hi)
+        return True
+
+    def freeze(self) -> list[Any]:
+        """What a head holds of it."""
+        killed = {n: k.intervals() for n, k in self.killed.items()}
+        return [self.era, self.ended.intervals(), killed, self.over.intervals()]
+
+    def thaw(self, frozen: "Remembered") -> None:
+        self.era, self.ended, self.killed, self.over = frozen
 
     def unkilled(self, networks: Iterable[str], number: int) -> frozenset[str]:
         """Those of `networks` that have a place here and have not killed the stream."""

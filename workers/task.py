@@ -20,9 +20,25 @@ from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.reading import Reading, Record
 from workers.replays import Replays
-from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
+from workers.snapshot import (
+    Position,
+    Snapshot,
+    SnapshotCorruptError,
+    Stored,
+    open_sealed,
+    seal,
+    thawing,
+)
 from workers.spec import TaskSpec
-from workers.streams import Held, Key, PlaceState, Stream, stream_field
+from workers.streams import (
+    Held,
+    Key,
+    PlaceState,
+    Remembered,
+    Stream,
+    read_field,
+    stream_field,
+)
 from workers.tenant import Limits, Outbox, Output
 from workers.windows import Compute, Outcome, Window, Work, micro_batch, run_rounds
 
@@ -51,7 +67,7 @@ class Task:
         self._accused: dict[str, str] = {}
         self._seeks: dict[str, int] = {}
         self._look_at = 0.0
-        self._lacking: dict[Stream, tuple[int, ...]] = {}
+        self._lacking: dict[Stream, tuple[tuple[int, ...], int]] = {}
         self._has_lost_records = False
         self.reading = Reading(spec.topics)
         self._settle(spec)
@@ -179,6 +195,7 @@ class Task:
                 return
             self._new_era(place, sid.era)
         if batch.kind is Kind.ERA:
+            self._over(place, batch)
             return
         number = sid.number
         if batch.kind is Kind.KILL:
@@ -206,6 +223,28 @@ class Task:
             self._ledger.change(key)
             if stream.is_ready():
                 self._ready[stream] = None
+
+    def _over(self, place: PlaceState, batch: Batch) -> None:
+        """Of these numbers all results are final: what is open here waits in vain (7, 17)."""
+        lo, hi = batch.start, batch.stop
+        if not place.tell_over(lo, hi):
+            return
+        for stream in self._numbered(place, lo, hi):
+            self._end(stream)
+        if place.spec.consumed:
+            said = self._control(place, Kind.ERA, StreamId(place.era, lo), place.spec.networks)
+            self._outbox.batch(place.spikes, said._replace(start=lo, stop=hi))
+
+    def _numbered(self, place: PlaceState, lo: int, hi: int) -> list[Stream]:
+        """The place's open streams with numbers in `[lo, hi)`."""
+        node, era = place.spec.node, place.era
+        if hi - lo > len(self._streams):
+            numbers = (s.id.number for s in self._streams.values() if s.place is place)
+            found = [n for n in numbers if lo <= n < hi]
+        else:
+            found = [*range(lo, hi)]
+        keys = ((node, StreamId(era, n)) for n in found)
+        return [self._streams[key] for key in keys if key in self._streams]
 
     def _hold(self, stream: Stream, source: int, batch: Batch) -> bool:
         """Put a batch into the inbox; False for a duplicate (8)."""
@@ -304,9 +343,7 @@ class Task:
             batch = self._control(place, Kind.ABORT, stream.id, nets, stream.name, error)
             self._emit_results(place, _as_abort(batch, stream.window, stream.step), nets)
             self._end(stream)
-        place.era = era
-        place.ended = IntervalSet()
-        place.killed = {}
+        place.begin(era)
         if place.spec.consumed:
             all_of_them = place.spec.networks
             control = self._control(place, Kind.ERA, StreamId(era, 0), all_of_them)
@@ -420,7 +457,8 @@ class Task:
         What a stream lacks may be gone for good, and nobody miss it: its results were final before
         retention took it. So ingest is asked about streams that lacked the same a deadline ago;
         what it says comes through the log, as all that depends on a clock (5, 17). Where records
-        were lost unread, a stream that only seems to pause may have been sent again in part.
+        were lost unread, a stream that only seems to pause may have been sent again in part. Each
+        time it waits twice as long before it asks again: a stream may pause for days.
         """
         if now < self._look_at:
             return
@@ -428,8 +466,11 @@ class Task:
         before, self._lacking = self._lacking, {}
         for stream in self._streams.values():
             if stream not in self._ready and (self._has_lost_records or stream.lacks()):
-                at = self._lacking[stream] = (stream.window, *stream.expect)
-                if before.get(stream) == at:
+                at = (stream.window, *stream.expect)
+                was_at, n_looks = before.get(stream, (at, -1))
+                n_looks = n_looks + 1 if was_at == at else 0
+                self._lacking[stream] = (at, n_looks)
+                if n_looks.bit_count() == 1:  # 1, 2, 4, 8, ...
                     self._ask_whether_final(stream)
 
     def _ask_whether_final(self, stream: Stream) -> None:
@@ -473,10 +514,7 @@ class Task:
         self._ledger.refused(snapshot.token, self._streams.__contains__)
 
     def _head(self, positions: dict[str, Position]) -> bytes:
-        places = {
-            node: [p.era, p.ended.intervals(), {n: k.intervals() for n, k in p.killed.items()}]
-            for node, p in self._places.items()
-        }
+        places = {node: place.freeze() for node, place in self._places.items()}
         read = {t: list(p) for t, p in positions.items()}
         return seal({"positions": read, "places": places, "lossy": self._has_lost_records})
 
@@ -491,37 +529,42 @@ class Task:
     # ---- restoring ----------------------------------------------------------------------------
 
     def _restore(self, stored: Stored) -> None:
-        head = self._open_head(stored)
-        if head is not None:
-            known = {t: Position(*p) for t, p in head["positions"].items()}
-            self.reading = Reading(self.spec.topics, known)
-            self._has_lost_records = head.get("lossy", False)
-            for node, (era, ended, killed) in head["places"].items():
-                place = self._places.get(node)
-                if place is not None:
-                    place.era, place.ended = era, IntervalSet((lo, hi) for lo, hi in ended)
-                    place.killed = {
-                        n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in killed.items()
-                    }
+        has_head = self._open_head(stored)
         self._commits.expect({t: n for t, n in stored.positions.items() if t in self.spec.topics})
         for name, blobs in stored.streams.items():
-            node, era, number = name.rsplit("/", 2)
-            sid = StreamId(int(era), int(number))
-            self._restore_stream(node, sid, blobs, stored.cursors.get(name, 0), head is not None)
-        if head is not None:
+            node, sid = read_field(name)
+            if sid is None:
+                self.counts["snapshots_corrupt_total"] += 1
+                continue
+            self._restore_stream(node, sid, blobs, stored.cursors.get(name, 0), has_head)
+        if has_head:
             self._commits.restored(self.reading.offsets(self.spec.topics))
 
-    def _open_head(self, stored: Stored) -> Any | None:
+    def _open_head(self, stored: Stored) -> bool:
+        """Take in the newest head that can be read; whether there is one."""
+        what = f"head of checkpoint {stored.number}"
         for version, data in enumerate(stored.heads):
             try:
-                head = open_sealed(data, f"head of checkpoint {stored.number}")
+                head = open_sealed(data, what)
+                with thawing(what):
+                    self._thaw_head(head)
             except SnapshotCorruptError:
                 self.counts["snapshots_corrupt_total"] += 1
                 continue
             if version:
                 self.counts["snapshot_fallbacks_total"] += 1
-            return head
-        return None
+            return True
+        return False
+
+    def _thaw_head(self, head: Any) -> None:
+        """All of it or, where an exception comes out, nothing."""
+        known = {t: Position(*p) for t, p in head["positions"].items()}
+        reading, is_lossy = Reading(self.spec.topics, known), bool(head.get("lossy", False))
+        places = {node: Remembered.read(frozen) for node, frozen in head["places"].items()}
+        self.reading, self._has_lost_records = reading, is_lossy
+        for node, remembered in places.items():
+            if node in self._places:
+                self._places[node].thaw(remembered)
 
     def _restore_stream(
         self,
@@ -544,13 +587,15 @@ class Task:
             self._replays.expect(key, cursor)
             return
         for version, data in enumerate(blobs):
+            what = f"stream {sid.number} of node {node}"
             try:
-                saved = open_sealed(data, f"stream {sid.number} of node {node}")
+                saved = open_sealed(data, what)
+                if place is not None:
+                    with thawing(what):
+                        self._thaw(place, sid, saved, cursor, fallback=version > 0)
             except SnapshotCorruptError:
                 self.counts["snapshots_corrupt_total"] += 1
                 continue
-            if place is not None:
-                self._thaw(place, sid, saved, cursor, fallback=version > 0)
             return
         self._give_up(node, sid)
 
@@ -568,11 +613,12 @@ class Task:
         stream.inbox = [deque(Held(*h) for h in held) for held in inbox]
         stream.abort = None if abort is None else (abort[0], abort[1])
         stream.state = None if state is None else self._compute.thaw(state)
+        is_ready = stream.is_ready()
         self._streams[stream.key] = stream
         if fallback:
             self.counts["snapshot_fallbacks_total"] += 1
             self._replays.fall_back(stream, offsets, cursor, self.reading.offsets(self.spec.topics))
-        if stream.is_ready():
+        if is_ready:
             self._ready[stream] = None
 
     def _give_up(self, node: str, sid: StreamId) -> None:
