@@ -342,6 +342,8 @@ class Ingest:
 
     def _open(self, data: Data, digest: bytes, offset: int) -> None:
         """The last ROUTE before a stream's first record fixes its networks (5)."""
+        if data.networks == ():
+            raise RecordError(f"stream {data.name} is not open, and no network is to have it")
         wanted = self._routes if data.networks is None else data.networks
         networks = frozenset(wanted).intersection(self._routes)
         if not networks or len(networks) < len(set(wanted)):
