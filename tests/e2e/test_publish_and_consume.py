@@ -72,7 +72,8 @@ def test_open_stream_that_waits_for_a_lost_record_is_ended_by_its_name(
     with serve(_NETWORK) as served:
         served.run("publish", "--network", "camera", given=_GAP)
         (end,) = _lines(served.run("end", "gap", "--input", "camera"))
-        assert (end["network"], end["stream"], end["end"], end["error"]) == ("camera", "gap", True, None)
+        told = [end[name] for name in ("network", "stream", "end", "error")]
+        assert told == ["camera", "gap", True, None]
         again = served.run("end", "gap", "--input", "camera")
         assert again.returncode == 1
         assert "Stream 'gap' cannot be ended: duplicate_stream" in again.stderr
