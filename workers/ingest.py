@@ -106,7 +106,8 @@ class Ingest:
         self._names = Names(limits.remembered_names)
         self._killed: dict[str, IntervalSet] = {}
         self._flows: dict[int, Flow] = {}
-        self._quiet: dict[Flow, float] = {}  # since when they say nothing, the longest first (33)
+        # Since when they say nothing, the longest first (33); None: since the last tick.
+        self._quiet: dict[Flow, float | None] = {}
         self._over = Over()
         self._early = Early()
         self._condemned: set[int] = set()  # late: their KILL is on its way, their result open
@@ -327,7 +328,7 @@ class Ingest:
         """Its silence begins now."""
         self._quiet.pop(flow, None)
         if not flow.end:
-            self._quiet[flow] = self._now
+            self._quiet[flow] = None
 
     def _check_room(self, data: Data) -> None:
         """Refuse what would open one stream too many: both numbers follow from the log (32)."""
@@ -505,7 +506,7 @@ class Ingest:
         """Streams that nobody has ended yet end where their network is removed by force (31)."""
         self._routes, self._eras.max_streams = said.networks, said.max_streams
         for number, flow in sorted(self._flows.items()):
-            ends = tuple(sorted(flow.networks.intersection(said.ends)))
+            ends = tuple(sorted(flow.lasting.intersection(said.ends)))
             if ends and not flow.end:
                 error = (
                     f"NetworkRemoved: stream {flow.name} on input {self.spec.input.name} was open"
@@ -619,7 +620,6 @@ class Ingest:
         if not self._now:
             for flow in self._flows.values():
                 flow.since = now
-            self._quiet = dict.fromkeys(self._quiet, now)
         self._now = now
         self._tell_what_is_over()
         self._end_silent()
@@ -649,10 +649,14 @@ class Ingest:
     def _end_silent(self) -> None:
         """Append a KILL for each stream that has said nothing for too long (33). Whether that is so
         when it is read follows from the log: the stream may have spoken up before it."""
+        for flow in reversed(self._quiet):
+            if self._quiet[flow] is not None:
+                break
+            self._quiet[flow] = self._now
         limit = self._limits.stream_idle_s
         while limit is not None and self._quiet:
             flow, since = next(iter(self._quiet.items()))
-            if self._now - since <= limit:
+            if since is None or self._now - since <= limit:
                 return
             self._listen(flow)
             if not (flow.sent or flow.cuts or flow.doomed or self.replaying or self.paused_topics):
@@ -671,7 +675,7 @@ class Ingest:
 
     def _tell_what_is_over(self) -> None:
         """Tell which numbers have no stream any more: others need not remember each of them (7)."""
-        if not self._eras.is_serving or not self._over.is_due(self._now, self._limits.deadline_s):
+        if not self._eras.is_serving or not self._over.is_due(self._now, self._limits.over_s):
             return
         known = self._over.numbers
         for lo, hi in self._over.runs(self._flows, self._names.next_number):

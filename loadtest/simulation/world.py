@@ -43,7 +43,7 @@ class World:
         self.store = SimulatedStore(lambda: self.clock.now + self.clock_skew)
         self.outage_until = 0
         self.inputs = _oracles(plan)
-        self.checker = Checker(self.inputs)
+        self.checker = Checker(self.inputs, plan.tuning.idle_ms)
         self.workers: list[Worker] = []
         self.deployment = Deployment(self)
         self.faults = Faults(self)
@@ -148,7 +148,8 @@ class World:
             self.note(f"{topic}/{partition}@{record.offset} {_said(record)}")
         if topic.startswith("snn.in."):
             name = topic.removeprefix("snn.in.")
-            self.inputs[name, partition].append(record.offset, record.key, record.value, log.start)
+            log_of = self.inputs[name, partition]
+            log_of.append(record.offset, record.key, record.value, log.start, self.clock.now)
         elif topic != DEAD_LETTER and record.key != HOSTILE:
             self.checker.appended(topic, partition, record.value)
         draw, fetch_ms = self.clock.draw, self.plan.tuning.fetch_ms

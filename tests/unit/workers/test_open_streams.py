@@ -184,8 +184,8 @@ def test_lost_snapshot_of_a_stream_keeps_its_place_until_its_kill_is_read() -> N
 
 def test_stream_that_says_nothing_for_too_long_is_ended_by_name() -> None:
     log = Log()
-    log.tick(1.0)
     log.say(mark("a", seq=5))  # it waits for others
+    log.tick(1.0)
     log.tick(1.0 + IDLE_S)
     assert log.aborted == []
     log.tick(1.1 + IDLE_S)
@@ -199,6 +199,14 @@ def test_stream_that_speaks_now_and_then_is_not_idle() -> None:
     for second in range(1, 100, 9):
         log.tick(float(second))
         log.say(mark("a", seq=7))
+    assert log.aborted == []
+
+
+def test_silence_is_counted_from_the_first_look_at_the_clock_after_the_record() -> None:
+    log = Log()
+    log.tick(1.0)
+    log.say(mark("a", seq=5))
+    log.tick(1.1 + IDLE_S)  # it may have been read just now
     assert log.aborted == []
 
 
@@ -229,8 +237,8 @@ def test_idle_time_begins_anew_with_another_owner() -> None:
 
 def asked(log: Log) -> Kill:
     """What the ingest appends for a silent stream, unread."""
-    log.tick(1.0)
     log.say(mark("a", seq=5))
+    log.tick(1.0)
     log.ingest.tick(2 + IDLE_S)
     (output,) = log.ingest.take_outputs()
     kill = parse_record(output.key, output.value, 0, 0)
