@@ -12,12 +12,16 @@ import pytest
 
 from loadtest.simulation.plan import Plan, draw
 from loadtest.simulation.runner import play
+from router.records import Data
 from router.store import simulated
 from router.store.lua import script
 from router.wire import Batch
+from workers import ingest
+from workers.flow import Flow
 from workers.ingest import Ingest
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger, Taken
+from workers.over import Over
 from workers.snapshot import Snapshot, open_sealed, seal
 from workers.streams import PlaceState, Stream
 from workers.task import Task
@@ -191,6 +195,43 @@ def accusation_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Task, "accuse", once)
 
 
+def kill_of_silence_whatever_was_said_since(patch: pytest.MonkeyPatch) -> None:
+    """A stream is ended for its silence though it spoke before that was read (33)."""
+    patch.setattr(ingest, "_is_silent", lambda flow, since: flow is not None and not flow.end)
+
+
+def places_taken_by_streams_without_results(patch: pytest.MonkeyPatch) -> None:
+    """How many streams are open follows from results, which a replay has at other times (32)."""
+    check = Ingest._check_room
+
+    def counted(self: Ingest, data: Data) -> None:
+        by_log, self._names.n_open = self._names.n_open, len(self._flows)
+        try:
+            check(self, data)
+        finally:
+            self._names.n_open = by_log
+
+    patch.setattr(Ingest, "_check_room", counted)
+
+
+def held_records_in_no_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """What waits for a lesser sequence number is lost with its owner (20)."""
+    freeze = Flow.freeze
+
+    def without(self: Flow) -> list[Any]:
+        saved = freeze(self)
+        saved[9] = []
+        return saved
+
+    patch.setattr(Flow, "freeze", without)
+
+
+def open_streams_told_to_be_over(patch: pytest.MonkeyPatch) -> None:
+    """Ingest tells that all numbers are over, also those of open streams (7)."""
+    runs = Over.runs
+    patch.setattr(Over, "runs", lambda self, alive, stop: runs(self, (), stop))
+
+
 @dataclass(frozen=True)
 class Bug:
     """`shapes` and `faults` bring it out, within `n_seeds` of each shape."""
@@ -220,6 +261,10 @@ BUGS = (
     Bug(new_era_without_its_record, ("chain",), ()),
     Bug(any_checkpoint_ends_a_suspicion, ("group-loop", "skip"), ("pause",), fatal="deadly"),
     Bug(accusation_forgotten, ("chain",), (), fatal="deadly"),
+    Bug(kill_of_silence_whatever_was_said_since, ("chain",), ()),
+    Bug(places_taken_by_streams_without_results, ("chain",), ()),
+    Bug(held_records_in_no_checkpoint, ("chain",), CRASHES, 400),
+    Bug(open_streams_told_to_be_over, ("chain",), ()),
 )
 
 
