@@ -15,6 +15,7 @@ from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.reading import Record
 from workers.snapshot import Snapshot, Stored
 from workers.spec import TaskSpec
+from workers.streams import Stream
 from workers.task import Task
 from workers.tenant import Limits
 
@@ -103,6 +104,7 @@ class Run:
         blobs = {field: (blob, None) for field, blob in self.streams.items()}
         self.task = self._task(Stored(self.number, (self.head, None), blobs))
         assert not self.task.counts
+        assert streams(self.task) == streams(before)
         assert frozen(self.task) == frozen(before)
 
     def _commit(self, taken: Snapshot) -> None:
@@ -121,6 +123,12 @@ class Run:
                     self.sent[output.topic, batch.stream].append(batch)
             else:
                 self.sent[output.topic, StreamId(0, 0)].append(output.value)
+
+
+def streams(task: Task) -> dict[object, dict[str, Any]]:
+    """All that is remembered of the open streams."""
+    slots = [name for name in Stream.__slots__ if name != "place"]
+    return {key: {s: getattr(stream, s) for s in slots} for key, stream in task._streams.items()}
 
 
 def frozen(task: Task) -> tuple[bytes, list[tuple[str, int, bytes]]]:
