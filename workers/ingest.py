@@ -554,6 +554,7 @@ class Ingest:
             routed = new if flow is None else new & flow.networks
             self._abort_results(number, name, routed, said.error)
         if flow is None:
+            self._over.killed(number)
             self._shut(name)
             return
         self._leave(flow, new)
@@ -678,7 +679,8 @@ class Ingest:
         if not self._eras.is_serving or not self._over.is_due(self._now, self._limits.over_s):
             return
         known = self._over.numbers
-        for lo, hi in self._over.runs(self._flows, self._names.next_number):
+        alive = (*self._flows, *self._condemned)
+        for lo, hi in self._over.runs(alive, self._names.next_number):
             said = self._notice(Kind.ERA, lo, "", self.spec.networks, "")
             self._outbox.batch(self._spikes, said._replace(start=lo, stop=hi))
         self._killed = {n: left for n, k in self._killed.items() if (left := k.minus(known))}

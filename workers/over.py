@@ -29,6 +29,11 @@ class Over:
         self._lost = set(lost)
         self.is_stale = True
 
+    def killed(self, number: int) -> None:
+        """The KILL of a stream was read that nobody has here."""
+        self._lost.discard(number)
+        self.is_stale = True
+
     def is_due(self, now: float, every_s: float) -> bool:
         """Whether there is something to tell, and the last time is long enough ago."""
         if self._told_at is None:

@@ -273,6 +273,21 @@ def test_without_a_limit_a_stream_may_be_silent_for_ever() -> None:
     assert log.aborted == []
 
 
+def test_late_stream_gets_its_result_though_ends_are_told_before_its_kill_is_read() -> None:
+    log = Log(Limits(deadline_s=5.0, over_s=1.0))
+    log.tick(1.0)
+    log.say(mark("a", end=True))
+    log.send()
+    log.ingest.tick(7.0)
+    (kill,) = (o for o in log.ingest.take_outputs() if o.topic == SPEC.in_topic)
+    log.tick(9.0)
+    log.read(kill.key, kill.value)
+    log.settle()
+    assert log.aborted == [("m", "a", "DeadlineMissed"), ("n", "a", "DeadlineMissed")]
+    log.tick(11.0)
+    assert [(b.start, b.stop) for _, b in log.batches() if b.kind is Kind.ERA] == [(0, 0), (0, 1)]
+
+
 # ---- the end -------------------------------------------------------------------------------------
 
 
