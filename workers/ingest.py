@@ -335,6 +335,12 @@ class Ingest:
         most, n_open = self._eras.max_streams, self._names.n_open
         if most is None or n_open < most or data.request or (data.end and not data.seq):
             return
+        if n_open - self._over.n_lost < most:  # which of those the log has ended is lost, too
+            self._ask_for_era()
+            raise RecordError(
+                f"EraLost: with the snapshots of {self._over.n_lost} streams it is lost whether"
+                f" stream {data.name} is one too many; send it again"
+            )
         raise RecordError(
             f"TooManyStreams: {n_open} streams are open on input {self.spec.input.name}, partition"
             f" {self.spec.partition}, and at most {most} may be: end some that are over"

@@ -29,6 +29,11 @@ class Over:
         self._lost = set(lost)
         self.is_stale = True
 
+    @property
+    def n_lost(self) -> int:
+        """Streams that nobody has here, and whose KILL is on its way."""
+        return len(self._lost)
+
     def killed(self, number: int) -> None:
         """The KILL of a stream was read that nobody has here."""
         self._lost.discard(number)
