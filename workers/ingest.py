@@ -110,7 +110,7 @@ class Ingest:
         self._quiet: dict[Flow, float | None] = {}
         self._over = Over()
         self._early = Early()
-        self._condemned: set[int] = set()  # late: their KILL is on its way, their result open
+        self._condemned: set[int] = set()  # late or lost: KILL is on its way, their result open
         self._ready: dict[Flow, None] = {}
         self._flight = Flight()
         self._queued = 0
@@ -931,6 +931,7 @@ class Ingest:
 
     def _give_up(self, number: int, error: str) -> None:
         """What an older version of a flow lacks is not to be told apart: its stream is killed."""
+        self._condemned.add(number)
         name = self._names.name_of(number)
         networks = tuple(sorted(self.spec.networks))
         error = clip_text(f"SnapshotCorrupt: {error}")

@@ -158,10 +158,10 @@ def test_number_of_places_is_that_of_the_log_and_not_of_who_takes_over() -> None
     assert len(log.letters) == 1
 
 
-def with_lost_stream(limits: Limits) -> tuple[Log, Output]:
+def with_lost_stream(limits: Limits, *more: Data) -> tuple[Log, Output]:
     """A log of streams a and b, of whose ingest the snapshot of a is damaged; and a's KILL."""
     log = Log(limits)
-    log.say(mark("a"), mark("b"))
+    log.say(mark("a"), mark("b"), *more)
     taken = log.ingest.snapshot(full=True)
     assert taken is not None
     blobs = {field: (blob, None) for field, _, blob in taken.changed}
@@ -180,6 +180,18 @@ def test_lost_stream_counts_until_its_kill_is_read() -> None:
     assert sorted(log.aborted) == [("m", "a", "SnapshotCorrupt"), ("n", "a", "SnapshotCorrupt")]
     log.say(mark("d"), mark("e"))
     assert [r.partition(":")[0] for r in log.letters] == ["TooManyStreams"]
+
+
+@pytest.mark.parametrize("hands_over", [False, True])
+def test_lost_stream_that_had_ended_is_not_over_before_its_kill_is_read(hands_over: bool) -> None:
+    log, kill = with_lost_stream(Limits(over_s=1.0), Data("a", end=True))
+    if hands_over:
+        log.hand_over()
+    for now in (1.0, 3.0):
+        log.ingest.tick(now)
+    log.read(kill.key, kill.value)
+    log.settle()
+    assert sorted(log.aborted) == [("m", "a", "SnapshotCorrupt"), ("n", "a", "SnapshotCorrupt")]
 
 
 def test_era_begins_where_nobody_knows_whether_the_log_has_ended_a_lost_stream() -> None:
