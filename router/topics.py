@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from topologies.errors import SpikeRouterError
+from topologies.names import LEGAL_NAMES, TOPIC_NAME
 
 __all__ = [
     "DEAD_LETTER",
@@ -27,7 +28,7 @@ __all__ = [
 
 DEAD_LETTER = "snn.dead-letter"
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+NAME = TOPIC_NAME
 OPERATOR = re.compile(r"[0-9a-f]{32}")
 _KEY = re.compile(rb"([0-9a-f]{32})/(0|[1-9][0-9]{0,9})")
 _U32 = 2**32 - 1
@@ -43,7 +44,7 @@ class TopicError(SpikeRouterError, ValueError):
 def check_name(name: str) -> str:
     """The name of a network or input, unchanged; raises TopicError unless it is legal."""
     if NAME.fullmatch(name) is None:
-        raise TopicError(f"The name {name[:120]!r} is not legal: use 1 to 100 of A-Z a-z 0-9 . _ -")
+        raise TopicError(f"The name {name[:120]!r} is not legal: use {LEGAL_NAMES}")
     return name
 
 
