@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from router.kinds import extras_of, operator_kind
 from router.store.calls import Info, StatusReply, TaskId, TaskStatus, WorkerInfo, unhosted
+from router.strays import Stray, strays_of
 from topologies.profiles import LIMITS
 
 __all__ = [
@@ -88,6 +89,8 @@ class StatusRows:
     """What the workers have counted since each began, such as `late_events_total`; added up."""
     recoveries: tuple[RecoveryRow, ...] = ()
     """The latest tasks that changed hands, as their new owners told, sorted by worker."""
+    strays: tuple[Stray, ...] = ()
+    """Input that nobody reads, since its partition is not deployed."""
 
     @property
     def ready(self) -> bool:
@@ -102,11 +105,14 @@ class StatusRows:
             "tasks": [asdict(row) for row in self.tasks],
             "counts": dict(self.counts),
             "recoveries": [asdict(row) for row in self.recoveries],
+            "strays": [asdict(row) for row in self.strays],
         }
 
     def tables(self) -> Mapping[str, Sequence[tuple[str, ...]]]:
         """Title -> rows of text, the first one being the heads of the columns."""
+        unread = [(stray.sentence(),) for stray in self.strays]
         return {
+            **({"Input that nobody reads": [("what",), *unread]} if unread else {}),
             "Workers": [
                 ("worker", "state", "kinds", "tasks", "load", "capacity"),
                 *(_worker_cells(row) for row in self.workers),
@@ -183,6 +189,7 @@ def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
         tasks=tuple(sorted(rows, key=lambda row: row.task)),
         counts=_counts(infos.values()),
         recoveries=tuple(row for name in sorted(infos) for row in _recoveries(name, infos[name])),
+        strays=strays_of(replies),
     )
 
 

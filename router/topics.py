@@ -6,6 +6,7 @@ when it looks for colliding topic names, so two names that differ only there can
 """
 
 import re
+import zlib
 from functools import lru_cache
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ __all__ = [
     "in_topic",
     "out_topic",
     "parse_group_key",
+    "partition_of",
     "spikes_topic",
 ]
 
@@ -53,6 +55,11 @@ def check_operator(operator: str) -> str:
     if OPERATOR.fullmatch(operator) is None:
         raise TopicError(f"The id {operator[:120]!r} is not legal: use 32 digits 0-9 a-f.")
     return operator
+
+
+def partition_of(name: str, n_partitions: int) -> int:
+    """The partition that this project gives a stream: CRC-32 of its name, the same everywhere."""
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % n_partitions
 
 
 @_made_once

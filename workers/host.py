@@ -28,6 +28,8 @@ from router.status import task_detail
 from router.store.calls import Claimed, Info, TaskId
 from router.store.errors import StoreError
 from router.store.redis import RedisStore
+from router.strays import DETAIL as STRAYS
+from router.strays import details_of
 from topologies.compiled import CompiledNetwork, Group, Operator
 from topologies.errors import SpikeRouterError
 from topologies.stages.base import Encoder
@@ -53,6 +55,7 @@ from workers.reading import LogReplacedError, Record
 from workers.shelf import KernelShelf
 from workers.snapshot import NEWEST, Stored
 from workers.spec import TaskSpec, ingest_spec, kernels_wanted, task_spec
+from workers.strays import StrayWatch
 from workers.task import Task
 from workers.tenancy import TenancyLostError, stored_of
 from workers.tenant import Feed, Halt, Limits, Tenant
@@ -66,6 +69,7 @@ _RETRY_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
+_STRAYS_S: Final = 5.0
 _HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
 _MOST_CHILDREN: Final = 2  # started at once: each takes seconds of processor time to start
@@ -124,6 +128,7 @@ class Host:
         cache = settings.artifact_cache
         self._cache = None if cache is None else ArtifactCache(artifacts, cache)
         self._shelf = KernelShelf(self._cache or artifacts, self._admit, settings.warm_bytes)
+        self._strays = StrayWatch(bus, settings.partitions)
         self._stopping = asyncio.Event()
         self._rousing = asyncio.Event()
         self._changed = asyncio.Event()
@@ -140,7 +145,10 @@ class Host:
         """Serve until `stop` is called and everything is handed over."""
         async with self._group:
             lease = self._group.create_task(self._lease())
-            loops = (self._fetch, self._report, self._watch, self._warm, self._hear)
+            loops = (
+                *(self._fetch, self._report, self._watch, self._warm, self._hear),
+                self._look_for_strays,
+            )
             helpers = [self._group.create_task(loop()) for loop in loops]
             await lease
             for helper in helpers:
@@ -428,6 +436,7 @@ class Host:
             flight_bytes=settings.unconfirmed_bytes,
             stream_windows=settings.unconfirmed_windows,
             deadline_s=settings.progress_deadline_s,
+            n_partitions=settings.partitions,
         )
 
     async def _position(self, hosted: Hosted) -> None:
@@ -622,6 +631,20 @@ class Host:
                 hosted.wake()
         self._assignment_changed = True
 
+    async def _look_for_strays(self) -> None:
+        """Tell of input in partitions that are not deployed: nobody else would ever see it."""
+        while True:
+            await asyncio.sleep(_STRAYS_S)
+            tenants = [r.hosted.tenant for r in self._running.values()]
+            ingests = [t.spec for t in tenants if isinstance(t, Ingest)]
+            try:
+                news = await self._strays.look(s.in_topic for s in ingests if s.partition == 0)
+            except BusError as error:
+                _log.debug("partitions that are not deployed are not looked into: %s", error)
+                continue
+            for stray in news:
+                _log.warning("%s", stray.sentence())
+
     # ---- status -------------------------------------------------------------------------------
 
     @property
@@ -652,6 +675,7 @@ class Host:
             details[task_detail(task, "checkpoint_age_ms")] = age
             totals.update(tenant.counts)
         details["counts"] = json.dumps(totals)
+        details[STRAYS] = details_of(self._strays.found.values())
         details["recoveries"] = json.dumps(self._recoveries)
         return details
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
-from router.topics import DEAD_LETTER, out_topic, spikes_topic
+from router.topics import DEAD_LETTER, out_topic, partition_of, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
 from workers.eras import Eras, Fresh, Step
@@ -324,6 +324,7 @@ class Ingest:
         for network, level in self._early.get(flow.number, {}).items():
             flow.confirm(network, level)
         self._sequence(flow, data)
+        self._count_partitioner(data)
         self._flows[flow.number] = flow
         self._early.pop(flow.number, None)
         touched, gone = self._names.add(data.name, digest, is_open=not flow.end)
@@ -335,6 +336,15 @@ class Ingest:
             self._convict(flow, error)
         if not networks <= self.spec.networks:  # a replay numbers streams of removed networks too
             self._leave(flow, networks - self.spec.networks)
+
+    def _count_partitioner(self, data: Data) -> None:
+        """Legal, if all records of the stream come here: nobody who looks at one partition can say.
+
+        A request is one record, and cannot be torn.
+        """
+        n = self._limits.n_partitions
+        if n and not data.request and partition_of(data.name, n) != self.spec.partition:
+            self.counts["foreign_partitioner_streams_total"] += 1
 
     def _sequence(self, flow: Flow, data: Data) -> None:
         """Apply a record in the order of the producer's own numbers, where it gives them."""

@@ -36,7 +36,8 @@ class Limits:
     `flight_bytes`: B of PROTOCOL 18. `stream_windows`: windows of one stream beyond what results
     confirm. `remembered_names`: how many of the latest stream names an input remembers per
     partition. `deadline_s`: how long a cut window may stay unconfirmed before its stream is killed.
-    `frame_bytes`: what a record holds at most (PROTOCOL 12).
+    `frame_bytes`: what a record holds at most (PROTOCOL 12). `n_partitions`: of every topic; 0: not
+    known.
     """
 
     max_batch: int = 64
@@ -47,6 +48,7 @@ class Limits:
     remembered_names: int = 16_384
     deadline_s: float = 30.0
     frame_bytes: int = FRAME_BYTES
+    n_partitions: int = 0
 
 
 class Tenant(Protocol):

@@ -243,7 +243,7 @@ def test_name_that_is_a_trap_in_topics_and_urls_is_refused(
         load_network(write_network(document, arrays))
 
 
-_WRONG = [
+_WRONG: list[Any] = [
     None, True, -1, 2**70, 0.5, 1e308, float("nan"), float("inf"), "x" * 5000, "\0", [], [[]], {},
     {1: 2}, [1] * 100, "input", date(2026, 1, 1), b"x",
 ]  # fmt: skip
@@ -295,7 +295,7 @@ def test_weights_of_any_values_and_shape_are_compiled_or_refused_with_a_sentence
 ) -> None:
     schema = json.loads(resources.files("topologies").joinpath("network.schema.json").read_text())
     for name, array in arrays.items():
-        wrong = [array * x for x in (np.nan, np.inf, -1, 0, 1e38, 1e-40)]
+        wrong: list[Any] = [array * x for x in (np.nan, np.inf, -1, 0, 1e38, 1e-40)]
         wrong += [array.astype(np.float64) * 1e300, array > 0, array[:0], array[None], array.T]
         wrong += [np.float32(1).reshape(()), np.full(array.shape, 2**64 - 1, np.uint64)]
         for values in wrong:

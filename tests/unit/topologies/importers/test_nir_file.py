@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ def test_process_of_hdf5_that_dies_is_a_sentence(
 ) -> None:
     path = tmp_path / "a.nir"
     write_nir(path, graph({**ports(2, 2), "w": affine(np.eye(2))}, "input w output"))
-    monkeypatch.setattr(nir_file.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(NirFileError, match="ends with code 1"):
         read_nir(path)
 
