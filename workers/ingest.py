@@ -347,8 +347,11 @@ class Ingest:
             self.counts["foreign_partitioner_streams_total"] += 1
 
     def _sequence(self, flow: Flow, data: Data) -> None:
-        """Apply a record in the order of the producer's own numbers, where it gives them."""
-        if data.seq is None:
+        """Apply a record in the order of the producer's own numbers, where it gives them.
+
+        A request is one record, which waits for no other, whatever its number.
+        """
+        if data.seq is None or data.request:
             self._apply_data(flow, data)
             return
         if data.seq < flow.next_seq or data.seq in flow.held:
