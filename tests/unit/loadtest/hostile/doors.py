@@ -31,6 +31,7 @@ __all__ = ["Doors"]
 ERA = 1 << 40
 _SIZES = (12, 8, 4)
 _N_STEPS = 8
+_SETTLE_S = 0.2  # longer than an ingest lets windows gather
 _NETWORK = compile_network(dense_network(_SIZES, _N_STEPS, name="digits"))
 _LIMITS = Limits(remembered_names=4096)
 
@@ -42,6 +43,7 @@ class Doors:
         self.logs: dict[str, list[tuple[bytes | None, bytes]]] = {}
         self.tenants: list[Tenant] = [*self._tenants()]
         self._next: dict[tuple[int, str], int] = {}
+        self._now = 0.0
         self.input = in_topic(_NETWORK.input.name)
         self.settle()
 
@@ -78,12 +80,17 @@ class Doors:
         self.append(self.input, record_key(said), encode_record(said))
 
     def settle(self) -> None:
-        """Until everybody has read, stepped and sent all."""
+        """Until everybody has read, stepped and sent all; some time goes by."""
+        self._now += _SETTLE_S
+        for tenant in self.tenants:
+            tenant.tick(self._now)
         moved = True
         while moved:
             moved = False
             for index, tenant in enumerate(self.tenants):
                 moved |= self._step(index, tenant)
+                if (snapshot := tenant.snapshot(full=False)) is not None:
+                    tenant.committed(snapshot)
 
     def _step(self, index: int, tenant: Tenant) -> bool:
         """Read, compute and send what there is; whether there was anything."""

@@ -14,7 +14,7 @@ from router.wire import WireError, decode_frame, encode_frame
 from tests.unit.loadtest.hostile.doors import Doors, expected, stored_of, streams
 from workers.ingest import Ingest
 
-N_CASES = int(os.environ.get("HOSTILE_RECORDS", "20000"))
+N_CASES = int(os.environ.get("HOSTILE_RECORDS", "10000"))
 SEED = int(os.environ.get("HOSTILE_SEED", "13"))
 _WORLD = 500  # cases, before the doors are opened anew: the tests are about each, not their sum
 
