@@ -40,7 +40,7 @@ def share_command(
 ) -> None:
     """Count which operators NETWORKS share, exactly, by signature and by kind."""
     if svg is not None:
-        check_target(svg)
+        _check(svg)
     names = networks or list(zoo_networks())
     compiled = [compile_network(load_network(n), granularity=granularity.value) for n in names]
     sharing = _analyse(names, compiled)
@@ -62,6 +62,14 @@ def share_command(
 def _analyse(names: list[str], compiled: list[CompiledNetwork]) -> Sharing:
     pairs = zip(compiled, names, strict=True)
     return share(compiled, {network.name: family_of(name) or _OTHER for network, name in pairs})
+
+
+def _check(path: Path) -> None:
+    """Before the work, and not after it."""
+    try:
+        check_target(path)
+    except FileError as error:
+        raise ShareCommandError(f"--svg: {error}") from error
 
 
 def _write(path: Path, text: str) -> None:

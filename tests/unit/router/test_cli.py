@@ -126,7 +126,8 @@ def test_status_of_an_empty_store_is_not_ready(
         main(["status", "--redis", redis_url, "--json"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == (
-        '{"ready": false, "workers": [], "tasks": [], "counts": {}, "recoveries": []}\n'
+        '{"ready": false, "workers": [], "tasks": [], "counts": {}, "recoveries": [], '
+        '"strays": []}\n'
     )
 
 
