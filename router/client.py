@@ -15,7 +15,6 @@ number. Other records are never sent twice; their failure is raised.
 """
 
 import asyncio
-import zlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -41,7 +40,7 @@ from router.results import Emission, Result, ResultTable, Stream
 from router.seals import Keyring, Signed, Trust, seal_of
 from router.security import kafka_options
 from router.settings import Settings
-from router.topics import DEAD_LETTER, in_topic, out_topic
+from router.topics import DEAD_LETTER, in_topic, out_topic, partition_of
 from router.wire import WireError, decode_frame
 from topologies.errors import SpikeRouterError
 
@@ -149,11 +148,6 @@ class Position(NamedTuple):
 
     partition: int
     offset: int
-
-
-def partition_of(name: str, n_partitions: int) -> int:
-    """The partition that this library gives a stream: CRC-32 of its name, the same everywhere."""
-    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % n_partitions
 
 
 def _deadline(given: Deadline | float | None) -> Deadline:
@@ -674,6 +668,10 @@ class ResultReader:
             if own is not None:
                 return own
         return self.table.find(network, name, partition)
+
+    def partitions(self, network: str, name: str) -> list[int]:
+        """Where streams of this name are known; more than one: a producer spread it."""
+        return self.table.partitions(network, name)
 
     def siblings(self, network: str, of: str) -> tuple[str, ...]:
         """The remembered names that begin with `of` and MARK."""

@@ -191,8 +191,8 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    await _gateway(request).check_ready()
-    return _json({"ready": True})
+    warnings = await _gateway(request).check_ready()
+    return _json({"ready": True, **({"warnings": warnings} if warnings else {})})
 
 
 async def model_metadata(request: Request, model: str) -> Response:

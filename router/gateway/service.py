@@ -39,6 +39,7 @@ from router.settings import Settings
 from router.status import is_served, why_unhosted
 from router.store.calls import StatusReply, TaskStatus, unhosted
 from router.store.errors import StoreError
+from router.strays import strays_of
 from topologies.errors import SpikeRouterError
 
 __all__ = ["Gateway", "Services"]
@@ -261,15 +262,25 @@ class Gateway:
         known = self._services.reader.peek(network.name, stream, partition)
         if known is None:
             return None, []
+        places = self._services.reader.partitions(network.name, stream)
+        if partition is None and len(places) > 1:
+            raise Conflict(
+                f"Stream {stream!r} is in partitions {', '.join(map(str, places))}: a producer sent"
+                " its records to several. Each is a stream of its own: ask with ?partition=."
+            )
         emissions = known.emissions(start)
         return known, [each for each, _ in zip(emissions, range(MOST_EMISSIONS), strict=False)]
 
     # Health
 
-    async def check_ready(self, name: str | None = None) -> None:
-        """Raises NotReady with all reasons why this gateway, or one network, is not served."""
+    async def check_ready(self, name: str | None = None) -> tuple[str, ...]:
+        """Sentences on what is amiss though all is served, such as input that nobody reads.
+
+        Raises NotReady with all reasons why this gateway, or one network, is not served.
+        """
         network = None if name is None else await self.network(name)
         reasons: list[str] = []
+        replies: list[StatusReply] = []
         if not await self._services.kafka_answers():
             reasons.append(f"Kafka does not answer at {self.settings.kafka}.")
         try:
@@ -287,6 +298,7 @@ class Gateway:
             reasons += _task_reasons(replies, None if network is None else network.operators)
         if reasons:
             raise NotReady(tuple(reasons))
+        return tuple(stray.sentence() for stray in strays_of(replies))
 
     async def _replies(self) -> list[StatusReply]:
         return [

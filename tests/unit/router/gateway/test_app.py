@@ -13,6 +13,7 @@ from router.client import PublishFailed, partition_of
 from router.deadletter import DeadLetter
 from router.payload import pack_result, unpack
 from router.records import SPIKES
+from router.strays import DETAIL, Stray, details_of
 from router.topics import in_topic
 from router.wire import Batch, Kind, StreamId
 from topologies.compiled import CompiledNetwork, Group, Summary
@@ -135,6 +136,16 @@ async def test_a_task_that_fits_nobody_is_a_reason(world: World) -> None:
 async def test_a_failed_task_is_a_reason(world: World) -> None:
     world.store.tasks[0] = replace(world.store.tasks[0], lease_ms=0, error="LogReplaced")
     assert "has failed: LogReplaced" in (await world.client.get("/v2/health/ready")).text
+
+
+async def test_input_that_nobody_reads_is_a_warning_and_no_reason(world: World) -> None:
+    (worker,) = world.store.workers
+    told = {**worker.info.details, DETAIL: details_of([Stray("snn.in.digits", 2, {3: 7})])}
+    world.store.workers[0] = replace(worker, info=replace(worker.info, details=told))
+    answer = await world.client.get("/v2/health/ready")
+    assert answer.status_code == 200
+    (warning,) = answer.json()["warnings"]
+    assert warning.startswith("7 records of topic snn.in.digits lie unread in partition 3")
 
 
 # Inference
@@ -801,3 +812,14 @@ async def test_the_document_lists_no_response_that_is_never_given(world: World) 
     }
     assert "400" in codes
     assert "422" not in codes
+
+
+async def test_a_stream_in_two_partitions_is_a_conflict_unless_one_is_named(world: World) -> None:
+    url = "/v1/networks/digits/streams/s/results"
+    await world.client.get(url, params={"wait": 0})
+    for partition, value in ((1, 7), (3, 8)):
+        world.reader.feed("digits", partition, result("s", [[value, 0, 0]]))
+    answer = await world.client.get(url)
+    assert answer.status_code == 409
+    assert "is in partitions 1, 3" in answer.json()["error"]
+    assert (await world.client.get(url, params={"partition": 3})).status_code == 200
