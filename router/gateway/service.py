@@ -21,7 +21,7 @@ from router.client import (
 )
 from router.gateway.admission import Admission
 from router.gateway.backlog import Backlog
-from router.gateway.errors import BadRequest, Conflict, NotReady
+from router.gateway.errors import Conflict, NotReady
 from router.gateway.inference import REQUEST_NAME, InferRequest, parse_request, respond
 from router.gateway.metrics import Metrics
 from router.gateway.networks import Directory, ServedNetwork, Store
@@ -33,6 +33,7 @@ from router.gateway.streams import (
     page,
     parse_events,
 )
+from router.loops import Slices
 from router.records import Data
 from router.results import MARK, Emission, Result, Stream
 from router.settings import Settings
@@ -45,7 +46,6 @@ __all__ = ["Gateway", "Services"]
 
 MAX_SAMPLES: Final = 1024  # in flight at once
 _MAX_BYTES: Final = 64 * 1024 * 1024  # in flight at once, if the broker keeps everything
-_LONG_BODY: Final = 100_000  # bytes; a longer one is parsed on a thread
 _DUPLICATE: Final = "duplicate_stream"
 _STATUS_S: Final = 0.5  # between two looks at how far ingest has read
 _RECORD_BYTES: Final = 200  # of a record beside its payload, about
@@ -72,6 +72,7 @@ class Gateway:
         unread = None if settings.retention_bytes is None else settings.retention_bytes // 2
         self.admission = Admission(MAX_SAMPLES, unread or _MAX_BYTES)
         self.backlog = Backlog(unread)
+        self._slices = Slices()
         self._ids: dict[tuple[str, str], list[str]] = {}
         reader, publisher = services.reader, services.publisher
         self.metrics.watch("spikerouter_results", "What results were read.", reader.counters)
@@ -101,16 +102,10 @@ class Gateway:
         self.admission.check_room(self.now())
         network = await self.network(name)
         unnamed = uuid.uuid4().hex
-        if len(body) > _LONG_BODY:
-            asked = await asyncio.to_thread(parse_request, body, network, unnamed)
-        else:
-            asked = parse_request(body, network, unnamed)
+        asked = await self._slices.run(
+            parse_request(body, network, unnamed, self.admission.max_samples)
+        )
         n, n_bytes = len(asked.samples), asked.n_bytes + _RECORD_BYTES * len(asked.samples)
-        if n > self.admission.max_samples:
-            raise BadRequest(
-                f"The batch has {n} samples; the most are {self.admission.max_samples}: send "
-                "several requests."
-            )
         limit = Deadline.after(self.settings.request_timeout_s)
         if asked.timeout_s is not None:
             limit = limit.sooner(asked.timeout_s)
@@ -187,7 +182,9 @@ class Gateway:
     async def post_events(self, name: str, stream: str, body: bytes) -> Position:
         """Append to a stream; where its record lies once it is acknowledged."""
         network = await self.network(name)
-        record = parse_events(body, network, stream)
+        record = await self._slices.run(
+            parse_events(body, network, stream, self.settings.max_record_bytes)
+        )
         self.admission.check(0, len(body), self.now())
         publisher = self._services.publisher
         partition = partition_of(stream, publisher.n_partitions)

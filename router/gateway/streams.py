@@ -1,17 +1,19 @@
 """Streams of events over HTTP: a body as an input record, emissions as JSON. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
+from router.client import RecordTooLarge
 from router.gateway.errors import BadRequest
-from router.gateway.inference import REQUEST_NAME, parse_json
+from router.gateway.inference import REQUEST_NAME, cut_json
 from router.gateway.networks import ServedNetwork
-from router.records import Data, parse_record
+from router.numbers import Cut, Work
+from router.records import Data, parse_cut
 from router.results import Emission, Stream
 from router.wire import NAME_BYTES
 
@@ -40,19 +42,22 @@ def check_stream_name(name: str) -> str:
     return name
 
 
-def parse_events(body: bytes, network: ServedNetwork, name: str) -> Data:
-    """The record of one post to a stream. Raises BadRequest, or RecordError, with what was legal.
+def parse_events(body: bytes, network: ServedNetwork, name: str, most_bytes: int) -> Work[Data]:
+    """The record of one post to a stream. Raises BadRequest, or RecordError, with what was legal,
+    and RecordTooLarge for more numbers than fit a record of `most_bytes`.
 
     The body is what a JSON record may say, without `networks`: `events` or `data`, `until`, `end`,
     `seq`, `seed`.
     """
-    content = parse_json(body)
+    parts, content = yield from cut_json(body)
     unknown = sorted(set(content) - set(_LEGAL))
     if unknown:
         raise BadRequest(
             f"The body has a field {unknown[0][:60]!r}; legal are {', '.join(_LEGAL)}."
         )
-    record = parse_record(check_stream_name(name).encode(), body.lstrip(), 0, 0)
+    _check_size(parts, content, most_bytes)
+    record = yield from parse_cut(check_stream_name(name).encode(), parts, "")
+    yield
     if not isinstance(record, Data):
         raise BadRequest("The body is not what a stream says.")
     if record.events is not None:
@@ -60,6 +65,17 @@ def parse_events(body: bytes, network: ServedNetwork, name: str) -> Data:
     if record.payload is not None:
         record = _checked_values(record, network)
     return replace(record, networks=(network.name,))
+
+
+def _check_size(parts: Cut, content: Mapping[str, Any], most_bytes: int) -> None:
+    """Numbers are 4 bytes of a record each; an event of at most three of them is 16."""
+    for field, n_bytes in (("data", 4.0), ("events", 16 / 3)):
+        span = parts.within(content.get(field))
+        if span is not None and (span.n_commas + 1) * n_bytes > most_bytes:
+            raise RecordTooLarge(
+                f"`{field}` has {span.n_commas + 1} numbers, which no record of {most_bytes} bytes "
+                "holds: send it in several posts."
+            )
 
 
 def _check_events(events: Sequence[tuple[int, int, int]], network: ServedNetwork) -> None:
