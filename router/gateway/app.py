@@ -20,9 +20,9 @@ from starlette.requests import ClientDisconnect
 from router.admin import create_topics
 from router.client import Publisher, ResultReader, reachable
 from router.gateway import docs
+from router.gateway.bodies import Body, Unread
 from router.gateway.errors import (
     BadRequest,
-    BodyTooLarge,
     NotReady,
     TooBusy,
     UnknownEncoding,
@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
             app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     app.add_api_route("/docs", docs_page, include_in_schema=False)
     app.add_api_route("/", to_docs, include_in_schema=False)
+    app.add_middleware(Unread)
     app.add_middleware(Timed, metrics=metrics)
     return app
 
@@ -132,22 +133,14 @@ def _gateway(request: Request) -> Gateway:
     return gateway
 
 
-async def _body(request: Request) -> bytes:
-    """The body; raises BodyTooLarge before more than the limit is held."""
+def _body(request: Request) -> Body:
+    """The body, unread. Raises UnknownEncoding."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise UnknownEncoding(f"The body is encoded as {encoding[:60]!r}; legal is none.")
-    limit = _gateway(request).settings.max_body_bytes
-    declared = request.headers.get("content-length", "0")
-    too_large = BodyTooLarge(f"The body is too large; the most are {limit} bytes.")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
+    declared = request.headers.get("content-length", "")
+    length = int(declared) if declared.isdecimal() and len(declared) < 20 else None
+    return _gateway(request).body(request.stream(), length)
 
 
 def _json(content: object, code: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -182,11 +175,13 @@ async def model_ready(request: Request, model: str) -> Response:
 async def infer(request: Request, model: str) -> Response:
     if "inference-header-content-length" in request.headers:
         raise BadRequest("Tensors in binary are not supported; send `data` as JSON.")
-    return Response(await _gateway(request).infer(model, await _body(request)), media_type=_JSON)
+    with _body(request) as body:
+        return Response(await _gateway(request).infer(model, body), media_type=_JSON)
 
 
 async def post_events(request: Request, network: str, stream: str) -> Response:
-    position = await _gateway(request).post_events(network, stream, await _body(request))
+    with _body(request) as body:
+        position = await _gateway(request).post_events(network, stream, body)
     return _json({"network": network, "stream": stream, **position._asdict()}, 202)
 
 

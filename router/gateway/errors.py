@@ -19,6 +19,7 @@ from topologies.errors import SpikeRouterError
 __all__ = [
     "BadRequest",
     "BodyTooLarge",
+    "BodyTooSlow",
     "Conflict",
     "GatewayError",
     "MisfitResult",
@@ -48,6 +49,10 @@ class Conflict(GatewayError):
 
 class BodyTooLarge(GatewayError, ValueError):
     """The body of the request is too large."""
+
+
+class BodyTooSlow(GatewayError, TimeoutError):
+    """The body of the request did not come in time."""
 
 
 class UnknownEncoding(GatewayError, ValueError):
@@ -85,6 +90,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (TopicError, 400),
     (RecordRefused, 400),
     (UnknownNetwork, 404),
+    (BodyTooSlow, 408),
     (Conflict, 409),
     (ResultsLost, 410),
     (BodyTooLarge, 413),

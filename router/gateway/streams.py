@@ -1,7 +1,7 @@
 """Streams of events over HTTP: a body as an input record, emissions as JSON. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from router.results import Emission, Stream
 from router.wire import NAME_BYTES
 
 __all__ = [
-    "MOST_EMISSIONS",
+    "a_page_of",
     "check_stream_name",
     "emission_json",
     "json_line",
@@ -26,7 +26,8 @@ __all__ = [
     "parse_events",
 ]
 
-MOST_EMISSIONS: Final = 10_000  # in one response
+_MOST_EMISSIONS: Final = 2_000  # in one response
+_MOST_VALUES: Final = 100_000  # in them together
 _LEGAL: Final = ("data", "end", "events", "seed", "seq", "until")
 
 
@@ -110,6 +111,18 @@ def _checked_values(record: Data, network: ServedNetwork) -> Data:
             f"`data` has a value outside the declared range, {spec.low:g} to {spec.high:g}."
         )
     return replace(record, shape=spec.shape)
+
+
+def a_page_of(emissions: Iterable[Emission]) -> list[Emission]:
+    """As many as one response holds, at least one; `next` tells the client to go on."""
+    page: list[Emission] = []
+    n_values = 0
+    for emission in emissions:
+        n_values += emission.values.size
+        if page and (n_values > _MOST_VALUES or len(page) == _MOST_EMISSIONS):
+            break
+        page.append(emission)
+    return page
 
 
 def emission_json(emission: Emission) -> dict[str, Any]:
