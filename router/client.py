@@ -15,9 +15,10 @@ number. Other records are never sent twice; their failure is raised.
 """
 
 import asyncio
+import logging
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Final, NamedTuple, Self
@@ -34,6 +35,7 @@ from aiokafka.errors import (
 
 from router import deadletter
 from router.bus import set_fetch_wait
+from router.loops import Keeper, Turn
 from router.polling import Pace
 from router.records import Data, Record, encode_record, record_key
 from router.results import Emission, Result, ResultTable, Stream
@@ -62,11 +64,13 @@ __all__ = [
 ]
 
 _BATCH_BYTES: Final = 256 * 1024  # of one produce request; the broker's default limit is 1 MiB
+_TURN_S: Final = 0.005  # of taking results that were fetched
 _POLL_MS: Final = 50  # after so long without a record, look for newly followed networks
 _RETRY_S: Final = 0.1  # between two attempts to reach the broker
 _STOP_S: Final = 5.0  # for a client to close its connections
 _KEPT_REFUSALS: Final = 10_000
 _LONGEST_RESEND_S: Final = 60.0
+_log = logging.getLogger(__name__)
 _PERMANENT: Final = (
     InvalidTopicError,
     MessageSizeTooLargeError,
@@ -311,10 +315,7 @@ class Publisher:
                 f"The record has {len(value)} bytes; the most is {self._max_record_bytes}: cut "
                 "the stream into smaller records."
             )
-        while (
-            self._in_flight >= self._max_in_flight
-            or self._in_flight_bytes >= self._max_in_flight_bytes
-        ):
+        while not self._has_room:
             await self._room()
         place = (topic, partition)
         lane = self._lanes.get(place)
@@ -324,6 +325,7 @@ class Publisher:
         lane.items.append(_Item(key, value, repeatable, future))
         self._in_flight += 1
         self._in_flight_bytes += len(value)
+        self._wake_next()  # there may be room for more than one
         if lane.task is None:
             lane.task = asyncio.create_task(self._drain(lane))
         return future
@@ -339,16 +341,41 @@ class Publisher:
                 "publish returned tell which."
             )
 
+    @property
+    def _has_room(self) -> bool:
+        return (
+            self._in_flight < self._max_in_flight
+            and self._in_flight_bytes < self._max_in_flight_bytes
+        )
+
     async def _room(self) -> None:
+        """Wait until woken. One is woken at a time, and hands the wake-up on if it goes away."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        await future
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                self._waiting.remove(future)
+            else:
+                self._wake_next()
+            raise
+
+    def _wake_next(self) -> None:
+        while self._waiting and self._has_room:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     async def _drain(self, lane: _Lane) -> None:
         """Send what the lane holds, batch by batch, until it is empty."""
         try:
             while lane.items:
-                await self._deliver(lane)
+                try:
+                    await self._deliver(lane)
+                except Exception:  # noqa: BLE001 - a fault of one batch, whose records were told
+                    _log.exception("A batch for topic %s could not be sent", lane.topic)
         finally:
             lane.task = None
 
@@ -356,6 +383,7 @@ class Publisher:
         """Send one batch. What can be repeated is tried again until the deadline."""
         deadline = Deadline.after(self._send_timeout_s)
         batch = _take_batch(lane.items)
+        failure = PublishFailed("The publisher was closed meanwhile.")
         try:
             while batch:
                 producer = self._producer
@@ -369,9 +397,12 @@ class Publisher:
                 else:
                     self._acknowledge(batch, first)
                     batch = []
+        except Exception as error:
+            failure = PublishFailed(f"The record could not be sent: {_reason(error)}")
+            raise
         finally:
             if batch:
-                self._settle(batch, PublishFailed("The publisher was closed meanwhile."))
+                self._settle(batch, failure)
 
     async def _send(self, lane: _Lane, producer: AIOKafkaProducer, batch: list[_Item]) -> Position:
         if not lane.checked:
@@ -428,10 +459,7 @@ class Publisher:
     def _release(self, items: Collection[_Item]) -> None:
         self._in_flight -= len(items)
         self._in_flight_bytes -= sum(len(item.value) for item in items)
-        for _ in range(min(len(items), len(self._waiting))):
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+        self._wake_next()
 
     async def _connect(self) -> AIOKafkaProducer:
         """A producer that has reached the broker; raises KafkaError."""
@@ -560,6 +588,7 @@ class ResultReader:
         self._pace = Pace(fetch_max_wait_ms)
         self._start_timeout_s = start_timeout_s
         self._consumer: AIOKafkaConsumer | None = None
+        self.keeper = Keeper("reads results", self._read_anew, self._wake_all)
         self._task: asyncio.Task[None] | None = None
         self._tally = _ReaderTally()
         self._inputs: dict[str, str] = {}
@@ -596,7 +625,7 @@ class ResultReader:
         except BaseException:
             await _stop(consumer)
             raise
-        self._task = asyncio.create_task(self._read(consumer))
+        self._begin()
         try:
             for network in self._networks:
                 await self.follow(network)
@@ -604,6 +633,9 @@ class ResultReader:
             await self.__aexit__(None, None, None)
             raise
         return self
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self.keeper.run())
 
     async def __aexit__(
         self,
@@ -738,6 +770,8 @@ class ResultReader:
         """Raises ReaderFailed unless results are being read."""
         if self._task is None or self._task.done():
             raise ReaderFailed("Results are not being read: the reader is closed or has failed.")
+        if self.keeper.given_up:
+            raise ReaderFailed(f"Results are not being read. {self.keeper.trouble}")
 
     def _check_refused(
         self,
@@ -782,28 +816,57 @@ class ResultReader:
             if not future.done():
                 future.set_result(None)
 
+    async def _read_anew(self) -> None:
+        """Read until something that nobody has foreseen; the next time with a new consumer."""
+        consumer = self._consumer
+        if consumer is None:
+            consumer = AIOKafkaConsumer(**self._options)
+            await self._resume(consumer)
+            self._consumer = consumer
+        try:
+            await self._read(consumer)
+        except Exception:
+            self._consumer = None
+            await _stop(consumer)
+            raise
+
+    async def _resume(self, consumer: AIOKafkaConsumer) -> None:
+        """Connect, and go on where the last one has read to."""
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                await consumer.start()
+        except BaseException:
+            await _stop(consumer)
+            raise
+        self._seek(consumer)
+
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Read until cancelled. Faults of the broker are counted and waited out."""
-        try:
-            while True:
-                try:
-                    await self._follow_asked(consumer)
-                    fetched = await consumer.getmany(timeout_ms=_POLL_MS)
-                except OffsetOutOfRangeError as error:
-                    await self._skip_truncated(consumer, error)
-                except (KafkaError, TimeoutError):
-                    self._tally.read_errors += 1
-                    await asyncio.sleep(_RETRY_S)
-                else:
-                    now = asyncio.get_running_loop().time()
-                    set_fetch_wait(consumer, self._pace.wait_ms(now, bool(fetched)))
-                    for place, records in fetched.items():
-                        self._next[place] = records[-1].offset + 1
-                        for record in records:
-                            self._take(place, record.value)
-                    await asyncio.sleep(0)  # let those who wait go on
-        finally:  # cancelled, or a fault of this program: nobody may wait for ever
-            asyncio.get_running_loop().call_soon(self._wake_all)
+        while True:
+            try:
+                await self._follow_asked(consumer)
+                fetched = await consumer.getmany(timeout_ms=_POLL_MS)
+            except OffsetOutOfRangeError as error:
+                await self._skip_truncated(consumer, error)
+            except (KafkaError, TimeoutError):
+                self._tally.read_errors += 1
+                await asyncio.sleep(_RETRY_S)
+            else:
+                now = asyncio.get_running_loop().time()
+                set_fetch_wait(consumer, self._pace.wait_ms(now, bool(fetched)))
+                await self._take_all(fetched)
+
+    async def _take_all(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        """Take records in turn with those who wait for them. What ends this is not read again."""
+        turn = Turn(_TURN_S)
+        turn.begin()
+        for place, records in fetched.items():
+            for record in records:
+                self._next[place] = record.offset + 1
+                self._take(place, record.value)
+                if turn.is_over:
+                    await turn.end()
+        await asyncio.sleep(0)  # let those who wait go on
 
     def _wake_all(self) -> None:
         for key in list(self._waiting):
@@ -821,6 +884,9 @@ class ResultReader:
             except (KafkaError, TimeoutError) as error:
                 failure = ReaderFailed(f"Topic {topic} cannot be read: {_reason(error)}")
                 self._answer(asked, failure)
+            except BaseException:  # nobody may wait for ever, and another may ask again
+                self._answer(asked, ReaderFailed(f"Topic {topic} cannot be read now."))
+                raise
             else:
                 self._inputs[asked.network] = asked.input
                 self._answer(asked, None)
@@ -847,6 +913,9 @@ class ResultReader:
             last = await consumer.end_offsets(new)
             first = {place: max(first[place], last[place] - lookback) for place in new}
         self._next.update(first)
+        self._seek(consumer)
+
+    def _seek(self, consumer: AIOKafkaConsumer) -> None:
         consumer.assign(list(self._next))
         for place, offset in self._next.items():
             consumer.seek(place, offset)

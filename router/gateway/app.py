@@ -3,7 +3,6 @@
 It holds no state that another gateway would need, so any number run side by side.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +22,7 @@ from router.gateway import docs
 from router.gateway.bodies import Body, Unread
 from router.gateway.errors import (
     BadRequest,
+    NotAlive,
     NotReady,
     TooBusy,
     UnknownEncoding,
@@ -96,7 +96,7 @@ def _version() -> str:
 
 
 def _lifespan(settings: Settings, given: Services | None, metrics: Metrics) -> Lifespan:
-    """Open what the gateway stands on, and watch how far ingest has read."""
+    """Open what the gateway stands on, and keep its loops going."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -104,12 +104,8 @@ def _lifespan(settings: Settings, given: Services | None, metrics: Metrics) -> L
             if given is None:
                 services = await _open(settings, stack)
                 app.state.gateway = Gateway(settings, services, metrics)
-            watching = asyncio.create_task(app.state.gateway.watch_backlog())
-            try:
-                yield
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+            await stack.enter_async_context(app.state.gateway.watching())
+            yield
 
     return lifespan
 
@@ -155,6 +151,7 @@ async def server_metadata(request: Request) -> Response:
 
 
 async def live(request: Request) -> Response:
+    _gateway(request).check_live()
     return _json({"live": True})
 
 
@@ -249,6 +246,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, NotReady):
         content = {**content, "ready": False, "reasons": list(error.reasons)}
+    if isinstance(error, NotAlive):
+        content = {**content, "live": False}
     return _json(content, status_of(error), headers)
 
 

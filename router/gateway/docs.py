@@ -105,7 +105,7 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
     "live": {
         "summary": "Whether this process answers",
         "tags": ["Health"],
-        "responses": _answer({"live": True}, "It does."),
+        "responses": {**_answer({"live": True}, "It does."), **_errors(503)},
     },
     "ready": {
         "summary": "Whether requests will be served: Kafka, store, and an owner for every task",

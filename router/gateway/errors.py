@@ -23,6 +23,7 @@ __all__ = [
     "Conflict",
     "GatewayError",
     "MisfitResult",
+    "NotAlive",
     "NotReady",
     "TooBusy",
     "UnknownEncoding",
@@ -83,6 +84,10 @@ class NotReady(GatewayError):
         self.reasons = reasons
 
 
+class NotAlive(GatewayError):
+    """Something of this process has ended for good: a new one has to take its place."""
+
+
 # The first class that fits decides.
 _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (BadRequest, 400),
@@ -99,6 +104,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (TooBusy, 429),
     (StreamFailed, 500),
     (NotReady, 503),
+    (NotAlive, 503),
     (PublishFailed, 503),
     (ReaderFailed, 503),
     (StoreUnavailable, 503),

@@ -20,6 +20,7 @@ __all__ = ["CONTENT_TYPE", "Metrics", "Timed"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_LAGS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
 
 
@@ -61,6 +62,24 @@ class Metrics:
         )
         self.samples = Counter(
             "spikerouter_gateway_samples", "Samples answered.", ("network",), registry=self.registry
+        )
+
+        self.loop_lag = Histogram(
+            "spikerouter_gateway_loop_lag_seconds",
+            "How late the event loop woke who slept, in seconds.",
+            buckets=_LAGS,
+            registry=self.registry,
+        )
+        self.loop_held = Histogram(
+            "spikerouter_gateway_loop_held_seconds",
+            "The part of it in which the loop's own thread computed, in seconds.",
+            buckets=_LAGS,
+            registry=self.registry,
+        )
+        self.loop_longest = Gauge(
+            "spikerouter_gateway_loop_held_longest_seconds",
+            "The longest of them since the process began, in seconds.",
+            registry=self.registry,
         )
 
     def watch(self, prefix: str, what: str, read: Callable[[], Mapping[str, int]]) -> None:

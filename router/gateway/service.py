@@ -2,8 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,7 @@ from router.client import (
 from router.gateway.admission import Admission
 from router.gateway.backlog import Backlog
 from router.gateway.bodies import Body, BodyRoom
-from router.gateway.errors import Conflict, NotReady
+from router.gateway.errors import Conflict, NotAlive, NotReady
 from router.gateway.inference import REQUEST_NAME, InferRequest, parse_request, respond
 from router.gateway.metrics import Metrics
 from router.gateway.networks import Directory, ServedNetwork, Store
@@ -34,7 +34,7 @@ from router.gateway.streams import (
     page,
     parse_events,
 )
-from router.loops import Slices, Turn
+from router.loops import Keeper, LoopLag, Slices, Turn
 from router.records import Data
 from router.results import MARK, Emission, Result, Stream
 from router.settings import Settings
@@ -76,10 +76,18 @@ class Gateway:
         self.bodies = BodyRoom(settings.max_bodies_bytes)
         self.backlog = Backlog(unread)
         self._slices = Slices()
+        self.lag = LoopLag()
+        self._own_keepers = (
+            Keeper("watches how far input is read", self.watch_backlog),
+            Keeper("watches the event loop", self._watch_loop),
+        )
+        self.keepers = (services.reader.keeper, *self._own_keepers)
         self._ids: dict[tuple[str, str], list[str]] = {}
         reader, publisher = services.reader, services.publisher
         self.metrics.watch("spikerouter_results", "What results were read.", reader.counters)
         self.metrics.watch("spikerouter_published", "Records sent.", publisher.counters)
+        self.metrics.watch("spikerouter_gateway", "What had to be begun again.", self._restarts)
+        self.metrics.loop_longest.set_function(lambda: self.lag.longest_held)
         self.metrics.in_flight.set_function(lambda: self.admission.samples)
 
     def now(self) -> float:
@@ -97,6 +105,16 @@ class Gateway:
             return await self._services.store.list_networks()
         except StoreError:
             return ()
+
+    def _restarts(self) -> Mapping[str, int]:
+        return {"loop_restarts": sum(keeper.n_restarts for keeper in self.keepers)}
+
+    async def _watch_loop(self) -> None:
+        """Until cancelled: measure how long the event loop is held."""
+        while True:
+            lag, held = await self.lag.measure()
+            self.metrics.loop_lag.observe(lag)
+            self.metrics.loop_held.observe(held)
 
     # Requests
 
@@ -293,6 +311,8 @@ class Gateway:
             self._services.reader.check_reading()
         except ReaderFailed as error:
             reasons.append(str(error))
+        else:
+            reasons += [keeper.trouble for keeper in self.keepers if keeper.trouble]
         try:
             replies = await self._replies()
         except StoreError as error:
@@ -301,6 +321,24 @@ class Gateway:
             reasons += _task_reasons(replies, None if network is None else network.operators)
         if reasons:
             raise NotReady(tuple(reasons))
+
+    def check_live(self) -> None:
+        """Raises NotAlive when a loop of this process has failed so often that a new process is
+        the better hope."""
+        for keeper in self.keepers:
+            if keeper.given_up:
+                raise NotAlive(f"{keeper.trouble} Start this process anew.")
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Meanwhile the gateway's own loops run."""
+        running = [asyncio.create_task(keeper.run()) for keeper in self._own_keepers]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _replies(self) -> list[StatusReply]:
         return [
