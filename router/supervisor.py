@@ -130,6 +130,8 @@ def gateway_command(settings: Settings) -> tuple[str, ...]:
         *(sys.executable, "-m", "uvicorn", "router.gateway.app:create_app", "--factory"),
         *("--host", settings.gateway_host, "--port", str(settings.gateway_port)),
         *("--log-level", settings.log_level.lower(), "--no-access-log"),
+        *("--http", "router.gateway.http:Connection", "--ws", "none"),
+        *("--h11-max-incomplete-event-size", "16384"),
     )
 
 
