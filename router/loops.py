@@ -5,10 +5,11 @@ work that never waits leaves a loop its turns; and how what must never end is ke
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
-__all__ = ["Keeper", "LoopLag", "Slices", "Turn", "run"]
+__all__ = ["Gate", "Keeper", "LoopLag", "Slices", "Turn", "run"]
 
 _FIRST_PAUSE_S: Final = 0.1  # before a loop that failed is begun again; doubled with each failure
 _LONGEST_PAUSE_S: Final = 5.0
@@ -56,13 +57,52 @@ class Slices:
         while True:
             async with self._one:
                 turn.begin()
-                while not turn.is_over:
+                while True:
                     try:
                         next(work)
                     except StopIteration as done:
                         result: T = done.value
                         return result
+                    if turn.is_over:
+                        break
                 await asyncio.sleep(0)
+
+
+class Gate:
+    """Lets so many begin in one turn of the loop, first come, first served.
+
+    All that is ready runs in one turn: a hundred short requests hold a loop as one long one does.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._left = at_once
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_due = False
+
+    async def enter(self) -> None:
+        """Wait for a place in this turn of the loop, or in one of the next."""
+        loop = asyncio.get_running_loop()
+        if not self._is_due:
+            self._is_due = True
+            loop.call_soon(self._open)
+        if self._left and not self._waiting:
+            self._left -= 1
+            return
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(future)
+        await future  # one that is cancelled leaves its place of this turn empty
+
+    def _open(self) -> None:
+        self._left = self._at_once
+        while self._left and self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._left -= 1
+        self._is_due = self._left < self._at_once
+        if self._is_due:
+            asyncio.get_running_loop().call_soon(self._open)
 
 
 class Keeper:

@@ -131,7 +131,7 @@ def gateway_command(settings: Settings) -> tuple[str, ...]:
         *("--host", settings.gateway_host, "--port", str(settings.gateway_port)),
         *("--log-level", settings.log_level.lower(), "--no-access-log"),
         *("--http", "router.gateway.http:Connection", "--ws", "none"),
-        *("--h11-max-incomplete-event-size", "16384"),
+        *("--h11-max-incomplete-event-size", "8192"),
     )
 
 

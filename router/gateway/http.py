@@ -28,29 +28,33 @@ class _Queue:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Connection] = deque()
-        self._is_due = False
+        self._until: float | None = None  # the end of the turn that has begun
 
-    @property
-    def is_empty(self) -> bool:
-        return not self._waiting
+    def has_time(self) -> bool:
+        """Whether nobody waits, and this turn of the loop has not parsed for too long."""
+        self._begin()
+        return not self._waiting and self._until is not None and time.perf_counter() < self._until
 
     def add(self, connection: "Connection") -> None:
         self._waiting.append(connection)
-        if not self._is_due:
-            self._is_due = True
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._until is None:
+            self._until = time.perf_counter() + _TURN_S
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        until = self._loop.time() + _TURN_S
+        until = time.perf_counter() + _TURN_S
         while self._waiting:
             connection = self._waiting.popleft()
             if connection.parse_some():
                 self._waiting.append(connection)
-            if self._loop.time() >= until:
+            if time.perf_counter() >= until:
                 break
-        self._is_due = bool(self._waiting)
-        if self._is_due:
-            self._loop.call_soon(self._run)
+        self._until = None
+        if self._waiting:
+            self._begin()
 
 
 class _Flow(FlowControl):
@@ -122,7 +126,7 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse a little at once, and what is more than that in turn with others."""
-        if not self._unparsed and len(data) <= _PIECE and self._queue.is_empty:
+        if not self._unparsed and len(data) <= _PIECE and self._queue.has_time():
             self._parse(data)
             return
         self._unparsed += data
@@ -148,8 +152,9 @@ class Connection(H11Protocol):
         return self._is_queued
 
     def _parse_piece(self) -> None:
-        piece = bytes(self._unparsed[: self._piece])
-        del self._unparsed[: self._piece]
+        size = self._piece if self._is_answering else _PIECE  # headers are the slowest
+        piece = bytes(self._unparsed[:size])
+        del self._unparsed[:size]
         began = time.perf_counter()
         self._parse(piece)
         took = time.perf_counter() - began
