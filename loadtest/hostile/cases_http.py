@@ -6,7 +6,7 @@ a case may be answered with; none may be answered with any other.
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,10 +64,11 @@ _ODD_TOKENS: Final = (
 )  # fmt: skip
 
 
-def draw(seed: int, number: int, target: Target) -> HttpCase:
-    """Case `number` of a seed."""
+def draw(seed: int, number: int, target: Target, kinds: Sequence[str] = ()) -> HttpCase:
+    """Case `number` of a seed, of these kinds; none given: of all."""
     dice = random.Random(f"{seed}:{number}")
-    (kind,) = dice.choices(list(_CASES), [weight for weight, _ in _CASES.values()])
+    chosen = kinds or KINDS
+    (kind,) = dice.choices(chosen, [_CASES[kind][0] for kind in chosen])
     return _CASES[kind][1](dice, target)
 
 
@@ -385,7 +386,7 @@ def _repeated(item: bytes, n_bytes: int) -> bytes:
 
 
 def _pipelined(dice: Dice, target: Target) -> HttpCase:
-    n = dice.choice([2, 20, 500])
+    n = dice.choice([2, 10, 40])
     get = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     bad = _post(target.infer, b"{").replace(b"Connection: close\r\n", b"")
     last = b"GET /v2 HTTP/1.1\r\n%b\r\n" % _HEAD

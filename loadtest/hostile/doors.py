@@ -4,17 +4,17 @@ A further door is a class with `name` and `knock`, made by an entry of `DOORS`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Final, NamedTuple, Protocol
 
-from loadtest.hostile.cases_http import HttpCase, Target, draw
+from loadtest.hostile.cases_http import KINDS, HttpCase, Target, draw
 from loadtest.hostile.checker import codes_of, fault_of
 from router.supervisor import Stack
 
 __all__ = ["DOORS", "Door", "HttpDoor", "Knock"]
 
-_ANSWER_S: Final = 30.0  # for whatever comes of a case
+_ANSWER_S: Final = 60.0  # for whatever comes of a case
 _SOON_S: Final = 0.02  # after which a client that waits for nothing leaves
 _MOST_READ: Final = 4 * 1024 * 1024
 
@@ -41,14 +41,15 @@ class HttpDoor:
 
     name = "http"
 
-    def __init__(self, stack: Stack, target: Target) -> None:
+    def __init__(self, stack: Stack, target: Target, kinds: Sequence[str] = ()) -> None:
         self._host = stack.settings.gateway_host
         self._port = stack.settings.gateway_port
         self._target = target
+        self._kinds = tuple(kind for kind in kinds if kind in KINDS)
 
     async def knock(self, seed: int, number: int) -> Knock:
         """Send a case over a connection of its own."""
-        case = draw(seed, number, self._target)
+        case = draw(seed, number, self._target, self._kinds)
         answer, ended = await self._send(case)
         codes = codes_of(answer)
         outcome = str(codes[-1]) if codes else ("closed" if ended else "left")
@@ -83,7 +84,9 @@ async def _write(writer: asyncio.StreamWriter, case: HttpCase) -> None:
             await writer.drain()
 
 
-Make = Callable[[Stack, Target], AbstractAsyncContextManager[Door]]
+Make = Callable[[Stack, Target, Sequence[str]], AbstractAsyncContextManager[Door]]
+"""Opens a door of a stack that serves a network; the kinds of cases wanted, none for all."""
+
 DOORS: Final[Mapping[str, Make]] = {
-    "http": lambda stack, target: nullcontext(HttpDoor(stack, target)),
+    "http": lambda stack, target, kinds: nullcontext(HttpDoor(stack, target, kinds)),
 }

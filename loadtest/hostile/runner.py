@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,10 +53,15 @@ class Played:
         return [*self.faults, *beyond(self.measured, limits)]
 
 
-async def play(seed: int, n_inputs: int, seconds: float, doors: tuple[str, ...]) -> Played:
-    """Give so many inputs, or as many as the time allows; the same ones for the same seed."""
+async def play(
+    seed: int, n_inputs: int, seconds: float, doors: Sequence[str], kinds: Sequence[str] = ()
+) -> Played:
+    """Give so many inputs, or as many as the time allows; the same ones for the same seed.
+
+    `kinds` of cases: none given means all.
+    """
     network = compile_network(load_network("scnn_digits"))
-    settings = Settings.load(partitions=2, gateway_port=0, body_timeout_s=3.0, log_level="WARNING")
+    settings = Settings.load(partitions=2, gateway_port=0, body_timeout_s=10.0, log_level="WARNING")
     played = Played(seed)
     async with AsyncExitStack() as exits:
         options = StackOptions(networks=(network,), n_workers=2)
@@ -64,7 +69,9 @@ async def play(seed: int, n_inputs: int, seconds: float, doors: tuple[str, ...])
         await stack.wait_ready()
         images = load_digits()[0][:_GOOD_SAMPLES]
         target = _target(network, images[0], stack.settings)
-        opened = [await exits.enter_async_context(DOORS[door](stack, target)) for door in doors]
+        opened = [
+            await exits.enter_async_context(DOORS[door](stack, target, kinds)) for door in doors
+        ]
         beside = [
             asyncio.create_task(_good_client(stack, network, images, played.measured)),
             asyncio.create_task(_watch(stack, played.measured)),

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import Any, ClassVar, Final
 
+import h11
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -19,6 +20,7 @@ _PIECE: Final = 1024  # bytes parsed at once, of a connection that parses slowly
 _LARGEST_PIECE: Final = 16 * 1024
 _TURN_S: Final = 0.005  # of parsing, over all connections
 _SLOW_S: Final = 0.001  # a piece that takes longer is followed by small ones
+_LINGER_S: Final = 2.0  # for a client that is still sending to read its answer
 _REQUEST_S: Final = 20.0  # until the headers of a request must have come
 
 
@@ -93,6 +95,24 @@ class _Flow(FlowControl):
             self._connection.go_on()
 
 
+class _Transport:
+    """A transport that the connection closes in its own way."""
+
+    def __init__(self, transport: asyncio.Transport, connection: "Connection") -> None:
+        self._transport = transport
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._connection.is_lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        if not self.is_closing():
+            self._connection.close()
+
+
 class Connection(H11Protocol):
     """uvicorn's, in pieces and with a deadline."""
 
@@ -104,6 +124,8 @@ class Connection(H11Protocol):
         self._piece = _PIECE
         self._is_queued = False
         self._patience: asyncio.TimerHandle | None = None
+        self._wire: asyncio.Transport | None = None
+        self.is_lingering = False
 
     @property
     def _queue(self) -> _Queue:
@@ -115,8 +137,27 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._wire = transport
+        self.transport = _Transport(transport, self)  # type: ignore[assignment]
         self.flow = _Flow(transport, self)
         self._wait_for_request()
+
+    def close(self) -> None:
+        """Close at once, unless the client is still sending: an answer is lost to those who send
+        on into a closed connection. Then what comes is thrown away for a moment."""
+        wire = self._wire
+        if wire is None:
+            return
+        if self.conn.their_state is not h11.SEND_BODY or not wire.can_write_eof():
+            wire.close()
+            return
+        self.is_lingering = True
+        self._unparsed.clear()
+        wire.write_eof()
+        wire.resume_reading()
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = self.loop.call_later(_LINGER_S, wire.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed.clear()
@@ -126,6 +167,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse a little at once, and what is more than that in turn with others."""
+        if self.is_lingering:
+            return
         if not self._unparsed and len(data) <= _PIECE and self._queue.has_time():
             self._parse(data)
             return

@@ -22,6 +22,13 @@ class Transport(asyncio.Transport):
         self.written = b""
         self.is_read = True
         self.closed = False
+        self.ended = False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -42,8 +49,9 @@ class Transport(asyncio.Transport):
 class Served:
     """An application that collects bodies, behind connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, reads: bool = True) -> None:
         self.bodies: list[bytes] = []
+        self._reads = reads
         self._config = Config(
             self._app, "127.0.0.1", 0, http=Connection, ws="none", interface="asgi3",
             lifespan="off", log_level="critical",
@@ -52,6 +60,11 @@ class Served:
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
+        if not self._reads:
+            close = [(b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 413, "headers": close})
+            await send({"type": "http.response.body"})
+            return
         while True:
             message = await receive()
             body += message.get("body", b"")
@@ -157,6 +170,22 @@ async def test_a_request_that_is_being_answered_is_not_let_go(
     connection.data_received(b"0\r\n\r\n")
     await until(lambda: b" 204 " in transport.written)
     assert not transport.closed
+    connection.connection_lost(None)
+
+
+async def test_who_is_answered_while_still_sending_can_read_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "_LINGER_S", 0.0)
+    served = Served(reads=False)
+    connection, transport = served.connect()
+    connection.data_received(_HEAD + b"5\r\nhello\r\n")
+    await until(lambda: transport.ended)
+    assert b" 413 " in transport.written
+    assert transport.is_read
+    connection.data_received(b"x" * 100_000)  # thrown away
+    assert not connection._unparsed
+    await until(lambda: transport.closed)
     connection.connection_lost(None)
 
 
