@@ -65,6 +65,7 @@ def parse_events(body: bytes, network: ServedNetwork, name: str, most_bytes: int
         _check_events(record.events, network)
     if record.payload is not None:
         record = _checked_values(record, network)
+    yield  # what follows takes its time too, for as many events as a record holds
     return replace(record, networks=(network.name,))
 
 
