@@ -13,6 +13,7 @@ from router.client import PublishFailed, partition_of
 from router.deadletter import DeadLetter
 from router.payload import pack_result, unpack
 from router.records import SPIKES
+from router.store.calls import StatusReply
 from router.strays import DETAIL, Stray, details_of
 from router.topics import in_topic
 from router.wire import Batch, Kind, StreamId
@@ -146,6 +147,69 @@ async def test_input_that_nobody_reads_is_a_warning_and_no_reason(world: World) 
     assert answer.status_code == 200
     (warning,) = answer.json()["warnings"]
     assert warning.startswith("7 records of topic snn.in.digits lie unread in partition 3")
+
+
+async def test_a_loop_that_fails_is_begun_again_and_readiness_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.loops._FIRST_PAUSE_S", 0.0)
+    gateway = world.client._transport.app.state.gateway
+    faults = [ValueError("a damaged row")]
+    given = world.store.status
+
+    async def status(partition: int) -> StatusReply:
+        if faults:
+            raise faults.pop()
+        reply: StatusReply = await given(partition)
+        return reply
+
+    monkeypatch.setattr(world.store, "status", status)
+    async with gateway.watching():
+        await until(lambda: _restarts(gateway))
+        answer = await world.client.get("/v2/health/ready")
+        assert answer.status_code == 503
+        assert "watches how far input is read failed: a damaged row" in answer.json()["error"]
+        assert (await world.client.get("/v2/health/live")).status_code == 200
+        assert b"spikerouter_gateway_loop_restarts_total 1.0" in gateway.metrics.text()
+
+
+async def test_a_loop_that_never_comes_back_ends_liveness(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.loops._FIRST_PAUSE_S", 0.0)
+    gateway = world.client._transport.app.state.gateway
+
+    async def status(partition: int) -> StatusReply:
+        raise ValueError("a damaged row")
+
+    monkeypatch.setattr(world.store, "status", status)
+    async with gateway.watching():
+        await until(lambda: _restarts(gateway) >= 10)
+        answer = await world.client.get("/v2/health/live")
+    assert answer.status_code == 503
+    assert answer.json()["live"] is False
+    assert "a damaged row" in answer.json()["error"]
+
+
+async def test_a_reader_that_is_given_up_ends_liveness_and_is_no_reason_twice(
+    world: World,
+) -> None:
+    keeper = world.reader.keeper
+    keeper._n_failures, keeper._fault = 10, "a fault"
+    assert (await world.client.get("/v2/health/live")).status_code == 503
+    reasons = (await world.client.get("/v2/health/ready")).json()["reasons"]
+    assert len([each for each in reasons if "a fault" in each]) == 1
+
+
+def _restarts(gateway: Any) -> int:
+    return sum(keeper.n_restarts for keeper in gateway.keepers)
+
+
+async def test_how_long_the_event_loop_is_held_is_told(world: World) -> None:
+    gateway = world.client._transport.app.state.gateway
+    async with gateway.watching():
+        await until(lambda: b"loop_lag_seconds_count 0.0" not in gateway.metrics.text())
+    assert gateway.lag.longest >= gateway.lag.longest_held >= 0.0
 
 
 # Inference
