@@ -306,6 +306,16 @@ class Host:
             ttl_s = self._settings.lease_ttl_ms / 1000
             self._settled_at = asyncio.get_running_loop().time() + ttl_s
 
+    async def _has_keys(self) -> bool:
+        """Whether there are keys, which who knows them may have to give back first."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.lease_ttl_ms / 1000
+        while not (await load_keys(self._store, self._keys)).keys:
+            if loop.time() > until:
+                return False
+            await asyncio.sleep(_RETRY_S)
+        return True
+
     async def _give_keys_back(self) -> None:
         """The store may have lost what it had: who claims a task next must know what its log was
         sealed by, and may claim none before a time to live is over (26, 35)."""
@@ -386,8 +396,7 @@ class Host:
         stored = stored_of(await self._store.load(task))
         if not any(task.operator in n.summaries for n in self._networks.values()):
             await self._refresh()
-        await load_keys(self._store, self._keys)
-        if not self._keys.keys:
+        if not await self._has_keys():
             raise NoKeyError(
                 f"Task {task} cannot tell whose records it reads: the store has lost the keys that"
                 " they are sealed with. Deploy its networks again, which begins a new one."

@@ -19,12 +19,14 @@ from router.wire import (
     encode_frame,
     encode_frames,
 )
+from topologies.names import TOPIC_NAME
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1))
 ids = st.sampled_from(["0" * 32, "f" * 32, "0123456789abcdef" * 2])
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-networks = st.lists(st.text("abcXYZ019._-", min_size=1, max_size=12), max_size=3, unique=True).map(
+names_of_networks = st.text("abcXYZ019._-", min_size=1, max_size=12).filter(TOPIC_NAME.fullmatch)
+networks = st.lists(names_of_networks, max_size=3, unique=True).map(
     tuple
 )
 streams = st.builds(StreamId, u64, u64)
@@ -146,7 +148,7 @@ records: st.SearchStrategy[Record] = st.one_of(
     st.builds(Data, labels, request=st.booleans(), events=st.lists(events, max_size=5).map(tuple)),
     st.builds(Data, labels, payload=st.binary(max_size=9), dtype=st.just("spikes"), steps=u32),
     st.builds(Data, labels, end=st.just(True), until=st.none() | u64),
-    st.builds(Era, u64, u64, networks, st.none() | u64),
+    st.builds(Era, u64, u64, networks, u64, st.none() | u64),
     st.builds(Route, networks, networks, st.none() | u64),
     st.builds(Kill, streams, names, networks, names, st.booleans(), st.none() | u64),
 )

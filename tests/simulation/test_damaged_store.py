@@ -93,4 +93,4 @@ def test_task_that_does_not_miss_lost_streams_is_caught(monkeypatch: pytest.Monk
     monkeypatch.setattr(Task, "_expected", staticmethod(lambda head: set()))
     monkeypatch.setattr(Task, "_is_astray", lambda self, key, expected: False)
     with pytest.raises(Violation):
-        _run_all(150, b":streams:")
+        _run_all(600, b":streams:")

@@ -61,9 +61,8 @@ def test_image_is_a_whole_request(network: CompiledNetwork) -> None:
     assert record.shape == (1, 8, 8)
 
 
-def test_sequence_is_a_stream_that_ends_where_nan_begins(
-    network: CompiledNetwork, tmp_path: Path
-) -> None:
+def test_sequence_is_a_stream_that_ends_where_nan_begins(tmp_path: Path) -> None:
+    network = compile_network(load_network("srnn_vowels"))
     sequences = np.full((2, 4, 12), np.nan, np.float32)
     sequences[0, :3], sequences[1, :2] = 1.0, 2.0
     path = tmp_path / "samples.safetensors"
