@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -81,6 +82,11 @@ async def test_a_partition_that_had_no_leader_for_too_long_is_written_to_again(
     assert await _values(bus, topic, 3) == [b"before", b"behind", b"and on"]
 
 
+def _is_stopped(pid: int) -> bool:
+    states = [each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
+
+
 async def test_a_broker_that_is_paused_for_longer_than_a_deadline_costs_no_record(
     fresh_name: FreshName, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -96,6 +102,8 @@ async def test_a_broker_that_is_paused_for_longer_than_a_deadline_costs_no_recor
             await _send(bus, topic, b"before")
             os.kill(broker.pid, signal.SIGSTOP)
             try:
+                while not _is_stopped(broker.pid):  # each thread stops by itself
+                    await asyncio.sleep(0.001)
                 sent = await bus.send(topic, None, 0, b"meanwhile")
                 async with asyncio.timeout(_DEADLINE_S):
                     while "error produce response" not in caplog.text:
