@@ -24,7 +24,8 @@ class Limits:
 @dataclass
 class Measured:
     """What a gateway needed: MiB at most, seconds for which its loop was held at most, and how
-    often it died. Of the good client: answers, those with other bits, and those that failed."""
+    often it or a worker died. Of the good client: answers, those with other bits, and those that
+    failed."""
 
     resident_mib: float = 0.0
     held_s: float = 0.0
@@ -81,7 +82,7 @@ def beyond(measured: Measured, limits: Limits) -> list[str]:
         (measured.held_s > limits.held_s,
          f"Its event loop was held for {1000 * measured.held_s:.0f} ms; the most are "
          f"{1000 * limits.held_s:g}."),
-        (measured.n_deaths > 0, f"The gateway died {measured.n_deaths} times."),
+        (measured.n_deaths > 0, f"Processes died {measured.n_deaths} times."),
         (measured.n_wrong > 0, f"{measured.n_wrong} answers to the good client have other bits."),
         (measured.n_failed > 0, f"{measured.n_failed} good requests were not answered."),
         (measured.n_good == 0, "No good request was answered."),

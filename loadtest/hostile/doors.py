@@ -6,25 +6,19 @@ A further door is a class with `name` and `knock`, made by an entry of `DOORS`.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from loadtest.hostile.cases_http import KINDS, HttpCase, Target, draw
 from loadtest.hostile.checker import codes_of, fault_of
+from loadtest.hostile.knocks import Knock
+from loadtest.hostile.records_door import records_door
 from router.supervisor import Stack
 
-__all__ = ["DOORS", "Door", "HttpDoor", "Knock"]
+__all__ = ["DOORS", "Door", "HttpDoor"]
 
 _ANSWER_S: Final = 60.0  # for whatever comes of a case
 _SOON_S: Final = 0.02  # after which a client that waits for nothing leaves
 _MOST_READ: Final = 4 * 1024 * 1024
-
-
-class Knock(NamedTuple):
-    """One hostile input and what came of it; `fault` is a sentence, "" if nothing is wrong."""
-
-    kind: str
-    outcome: str
-    fault: str
 
 
 class Door(Protocol):
@@ -89,4 +83,5 @@ Make = Callable[[Stack, Target, Sequence[str]], AbstractAsyncContextManager[Door
 
 DOORS: Final[Mapping[str, Make]] = {
     "http": lambda stack, target, kinds: nullcontext(HttpDoor(stack, target, kinds)),
+    "records": lambda stack, target, kinds: records_door(stack, kinds),
 }

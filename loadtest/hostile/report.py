@@ -20,7 +20,7 @@ def as_text(played: Played, limits: Limits) -> str:
         ("slowest good answer", f"{1000 * measured.longest_good_s:.0f} ms"),
         ("gateway, most memory", f"{measured.resident_mib:.0f} MiB"),
         ("its event loop, held at most", f"{1000 * measured.held_s:.0f} ms"),
-        ("its deaths", str(measured.n_deaths)),
+        ("deaths of processes", str(measured.n_deaths)),
     ]
     lines = ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows), ""]
     lines += ["| door | kind | outcomes |", "|---|---|---|"]

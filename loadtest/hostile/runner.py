@@ -69,6 +69,7 @@ async def play(
         await stack.wait_ready()
         images = load_digits()[0][:_GOOD_SAMPLES]
         target = _target(network, images[0], stack.settings)
+        await _ask_once(stack, network, images)  # so that there are records to make cases of
         opened = [
             await exits.enter_async_context(DOORS[door](stack, target, kinds)) for door in doors
         ]
@@ -83,7 +84,8 @@ async def play(
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
-        played.measured.n_deaths = 0 if stack.gateway is None else stack.gateway.n_deaths
+        children = [stack.gateway, *stack.workers.values()]
+        played.measured.n_deaths = sum(child.n_deaths for child in children if child is not None)
     return played
 
 
@@ -137,23 +139,35 @@ async def _good_client(
 ) -> None:
     """Until cancelled: ask what is legal, and compare every bit of the answer."""
     wanted = run_streams(network, images[:, None])
-    async with httpx.AsyncClient(base_url=stack.http, timeout=60.0, trust_env=False) as client:
+    async with _client(stack) as client:
         for index in itertools.cycle(range(len(images))):
-            tensor = {
-                "name": network.input.name, "shape": [1, *network.input.shape],
-                "datatype": "UINT8", "data": images[index].reshape(-1).tolist(),
-            }  # fmt: skip
             began = time.monotonic()
             try:
-                reply = await client.post(
-                    f"/v2/models/{network.name}/infer", json={"inputs": [tensor]}
-                )
+                reply = await _ask(client, network, images[index])
             except httpx.TransportError:
                 measured.n_failed += 1
                 continue
             measured.longest_good_s = max(measured.longest_good_s, time.monotonic() - began)
             _count(reply, np.asarray(wanted[index]), measured)
             await asyncio.sleep(_GOOD_PAUSE_S)
+
+
+def _client(stack: Stack) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=stack.http, timeout=60.0, trust_env=False)
+
+
+async def _ask(client: httpx.AsyncClient, network: CompiledNetwork, image: Any) -> httpx.Response:
+    tensor = {
+        "name": network.input.name, "shape": [1, *network.input.shape],
+        "datatype": "UINT8", "data": image.reshape(-1).tolist(),
+    }  # fmt: skip
+    return await client.post(f"/v2/models/{network.name}/infer", json={"inputs": [tensor]})
+
+
+async def _ask_once(stack: Stack, network: CompiledNetwork, images: Any) -> None:
+    async with _client(stack) as client:
+        for image in images:
+            (await _ask(client, network, image)).raise_for_status()
 
 
 def _count(reply: httpx.Response, wanted: Any, measured: Measured) -> None:
@@ -168,7 +182,7 @@ def _count(reply: httpx.Response, wanted: Any, measured: Measured) -> None:
 
 async def _watch(stack: Stack, measured: Measured) -> None:
     """Until cancelled: how large the gateway is, and how long its loop was held."""
-    async with httpx.AsyncClient(base_url=stack.http, timeout=60.0, trust_env=False) as client:
+    async with _client(stack) as client:
         while True:
             pid = 0 if stack.gateway is None else stack.gateway.pid
             if pid:

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.serial]
 _LIMITS = Limits(held_s=0.2)
 
 
-@pytest.mark.parametrize("door", ["http"])
+@pytest.mark.parametrize("door", ["http", "records"])
 async def test_hostile_input_harms_nobody(door: str) -> None:
     played = await play(20_260, 20_000, 25.0, (door,))
     assert played.findings(_LIMITS) == [], as_text(played, _LIMITS)
