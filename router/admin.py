@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from router.probe import check_kafka
 from router.security import kafka_options
 from router.settings import Settings
 from topologies.errors import SpikeRouterError
@@ -44,11 +45,13 @@ class TopicsNotMade(SpikeRouterError, RuntimeError):
 async def create_topics(
     settings: Settings, topics: Iterable[str], n_partitions: int
 ) -> tuple[str, ...]:
-    """Make those topics that do not exist, and return their names. Raises `TopicsNotMade`.
+    """Make those topics that do not exist, and return their names. Raises `TopicsNotMade`, and
+    `WrongServer` when it is no Kafka that answers.
 
     A broker that is away for a while is waited for, three times `settings.send_timeout_s` at most.
     """
     wanted = tuple(dict.fromkeys(topics))
+    await check_kafka(kafka_options(settings))
     now = asyncio.get_running_loop().time
     deadline = now() + _PATIENCE * settings.send_timeout_s
     while True:

@@ -18,6 +18,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from router.fetching import Fetching, Unreadable
 from router.polling import Pace
+from router.probe import check_kafka
 from router.seals import Keyring, Signed
 from router.security import kafka_options
 from router.sending import Lane, Sending
@@ -81,8 +82,10 @@ class Bus:
         self._pace = Pace(settings.fetch_max_wait_ms)
 
     async def __aenter__(self) -> Self:
-        """Connect; raises BusError when no broker answers, or none lets this user in."""
+        """Connect; raises BusError when no broker answers, or none lets this user in, and
+        WrongServer when it is no Kafka that answers."""
         try:
+            await check_kafka(kafka_options(self._settings))
             await self._sending.start()
             await self._consumer.start()
             await self._prober.start()

@@ -35,6 +35,7 @@ from router import deadletter
 from router.bus import set_fetch_wait
 from router.fetching import Fetching
 from router.polling import Pace
+from router.probe import check_kafka
 from router.records import Data, Record, encode_record, record_key
 from router.results import Emission, Result, ResultTable, Stream
 from router.seals import Keyring, Signed, Trust, seal_of
@@ -248,7 +249,8 @@ class Publisher:
         return self._in_flight
 
     async def __aenter__(self) -> Self:
-        """Connect; raises PublishFailed when no broker answers."""
+        """Connect; raises PublishFailed when no broker answers, WrongServer if it is no Kafka."""
+        await check_kafka(self._kafka)
         try:
             self._producer = await self._connect()
         except KafkaError as error:
@@ -595,7 +597,9 @@ class ResultReader:
         return cls(settings.kafka, settings.partitions, **given)
 
     async def __aenter__(self) -> Self:
-        """Connect, and follow the networks given; raises ReaderFailed."""
+        """Connect, and follow the networks given; raises ReaderFailed, and WrongServer when it is
+        no Kafka that answers."""
+        await check_kafka(self._options)
         consumer = AIOKafkaConsumer(**self._options)
         try:
             async with asyncio.timeout(self._start_timeout_s):

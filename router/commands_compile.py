@@ -205,7 +205,7 @@ def _weights(report: Report) -> Table:
 
 
 def _plan(plan: Plan, partitions: int) -> str:
-    worst = max(plan.worst_batch.values(), default=0)
+    worst = max(plan.worst_record.values(), default=0)
     return (
         f"{len(plan.topics)} topics, {len(plan.tasks)} tasks on {partitions} partition(s), "
         f"worst batch {worst:,} bytes"

@@ -16,6 +16,7 @@ from rich.console import Console
 from router.client import ReaderFailed
 from router.fetching import Fetching
 from router.lookup import deployed_networks, find_network
+from router.probe import check_kafka
 from router.record_files import MAGIC
 from router.security import kafka_options
 from router.settings import Settings
@@ -170,8 +171,9 @@ class _TopicReader:
         self._wanted = wanted
         self._next: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
+        self._kafka = kafka_options(settings)
         self._consumer = AIOKafkaConsumer(
-            **kafka_options(settings),
+            **self._kafka,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -190,6 +192,7 @@ class _TopicReader:
 
     async def __aenter__(self) -> Self:
         try:
+            await check_kafka(self._kafka)
             async with asyncio.timeout(_START_S):
                 await self._consumer.start()
                 await self._assign()

@@ -23,6 +23,7 @@ from router.settings import Settings
 from router.store.calls import TaskId, TaskSpec
 from router.store.redis import RedisStore
 from router.topics import DEAD_LETTER, check_name, in_topic, out_topic, spikes_topic
+from topologies.batches import route_bytes
 from topologies.compiled import CompiledNetwork, Group, Summary
 from topologies.errors import SpikeRouterError
 from topologies.profiles import operator_needs
@@ -86,6 +87,7 @@ async def deploy_compiled(
         check_name(network.name)
         _check_beside(network, everything.values())
         _check_again(network, existing)
+    _check_records(settings, networks, everything.values())
     topics = _topics(networks)
     keys = await begin_key(store)  # 0
     await create_topics(settings, topics, n_partitions)  # 1
@@ -189,6 +191,30 @@ def _check_again(network: CompiledNetwork, existing: Mapping[str, CompiledNetwor
             f" this is {network.version[:8]}): remove it first, or deploy this one under another"
             " name"
         )
+
+
+def _check_records(
+    settings: Settings, networks: Iterable[CompiledNetwork], everything: Iterable[CompiledNetwork]
+) -> None:
+    """The worst batch of each network must fit a record, whatever networks its stream goes to."""
+    from topologies.compiler.plan import (
+        worst_records,  # workers import this module, and compile not
+    )
+
+    everything = tuple(everything)
+    for spec in {network.input.name for network in networks}:
+        beside = [network for network in everything if network.input.name == spec]
+        routes = route_bytes(tuple(network.name for network in beside))
+        for network in beside:
+            worst = worst_records(network, routes)
+            operator = max(worst, key=worst.__getitem__)
+            if worst[operator] > settings.max_record_bytes:
+                raise DeployError(
+                    f"operator {operator} of network {network.name} sends records of up to"
+                    f" {worst[operator]} bytes, and SPIKEROUTER_MAX_RECORD_BYTES is"
+                    f" {settings.max_record_bytes}: raise it, or compile the network for windows"
+                    f" shorter than {network.input.longest_window} steps"
+                )
 
 
 def _check_beside(network: CompiledNetwork, others: Iterable[CompiledNetwork]) -> None:

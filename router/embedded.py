@@ -140,13 +140,13 @@ class EmbeddedStore(_EmbeddedServer):
     """The embedded Valkey server. `url` is its address for a Redis client.
 
     `port` 0 takes a free one. Without a `directory` a temporary one is used, and removed at the
-    end; `appendonly` makes the server write its log there.
+    end. The server writes its log there, as a store must, unless `appendonly` is False.
     """
 
     role: ClassVar[str] = "store"
 
     def __init__(
-        self, *, appendonly: bool = False, port: int = 0, directory: Path | None = None
+        self, *, appendonly: bool = True, port: int = 0, directory: Path | None = None
     ) -> None:
         options = ["--port", str(port)]
         if appendonly:
@@ -247,7 +247,8 @@ def _start_valkey(
             [
                 *(str(valkey_binary()), "--bind", "127.0.0.1", "--port", str(chosen)),
                 *("--dir", str(directory), "--save", ""),
-                *("--appendonly", "yes" if appendonly else "no"),
+                # SIGKILL loses nothing that was handed to the system, and no machine survives us.
+                *("--appendonly", "yes" if appendonly else "no", "--appendfsync", "no"),
                 *("--daemonize", "no", "--logfile", str(log)),
             ],
             stdin=subprocess.DEVNULL,

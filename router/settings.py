@@ -51,7 +51,24 @@ class Settings(BaseSettings):
     redis: str = Field(
         default="redis://127.0.0.1:6379/0",
         pattern=r"^(redis|rediss|unix)://",
-        description="URL of the Redis or Valkey server that keeps leases and checkpoints.",
+        description=(
+            "URL of the Redis or Valkey server that keeps leases and checkpoints; of a cluster, "
+            "several nodes may be named: redis://HOST:PORT,HOST:PORT/0."
+        ),
+    )
+    redis_may_evict: bool = Field(
+        default=False,
+        description=(
+            "Whether a Redis will do that drops keys when its memory is full: streams whose state "
+            "it drops end by name."
+        ),
+    )
+    redis_may_forget: bool = Field(
+        default=False,
+        description=(
+            "Whether a Redis will do that keeps no log on disk (appendonly no): what it held is "
+            "gone with its process."
+        ),
     )
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT",

@@ -47,6 +47,7 @@ class TaskRow:
     It is `served` once its owner has loaded and tried its operator and restored the checkpoint.
     `unhosted` says why no living worker could take it, "" if one could or has it. If it is not
     `portable`, its bits are the same on one machine and installation only (numerics 18).
+    `last_error` is what ended its last owner, "" once one has caught up.
     """
 
     task: str
@@ -60,6 +61,7 @@ class TaskRow:
     served: bool
     unhosted: str = ""
     portable: bool = True
+    last_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,7 @@ def _task_row(task: TaskStatus, reply: StatusReply, why: str) -> TaskRow:
         served=_tells(task, details),
         unhosted=why,
         portable=not extras_of(task.kind),
+        last_error=task.last_error,
     )
 
 
@@ -289,7 +292,7 @@ def _task_cells(row: TaskRow) -> tuple[str, ...]:
     counts = (row.n_streams, row.lag_windows, row.lag_records)
     told = ("?" if count is None else str(count) for count in counts)
     kind = row.kind if row.portable else f"{row.kind}, not portable"
-    error = row.error or row.unhosted
+    error = row.error or row.unhosted or row.last_error
     return (_short(row.task), kind, row.worker or "nobody", *told, age, error)
 
 

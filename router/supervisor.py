@@ -74,7 +74,7 @@ class StackOptions:
     servers; None starts embedded ones, `OWN_KAFKA` an Apache Kafka and `OWN_REDIS` a Redis with its
     log on disk, both on this machine and for this stack alone. `worker_settings` changes settings
     of single workers: name -> setting -> value. With `restart` False a process that dies stays
-    dead. `appendonly` lets the embedded store write its log to disk.
+    dead.
     """
 
     networks: Sequence[str | CompiledNetwork] = ()
@@ -83,7 +83,6 @@ class StackOptions:
     kafka: str | None = None
     redis: str | None = None
     restart: bool = True
-    appendonly: bool = False
     worker_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
@@ -203,6 +202,7 @@ class Stack:
         """Start everything and wait until the gateway answers. Raises `StackError`."""
         async with _deadline(timeout, "start"):
             await self._start_servers()
+            await self._check_store()
             self._watch = asyncio.create_task(self._watch_servers())
             await self._deploy()
             if self.options.gateway:
@@ -312,7 +312,7 @@ class Stack:
     async def _start_store(self, settings: Settings) -> Settings:
         """Start the store, unless there is one; the settings that name it."""
         if self.options.redis is None:
-            self.store = store = EmbeddedStore(appendonly=self.options.appendonly)
+            self.store = store = EmbeddedStore()
             await asyncio.to_thread(store.start)
             return settings.changed(redis=store.url)
         if self.options.redis != OWN_REDIS:
@@ -320,6 +320,11 @@ class Stack:
         self.store = redis = RedisServer()
         await redis.start()
         return settings.changed(redis=redis.url)
+
+    async def _check_store(self) -> None:
+        """Raise StoreUnfit at once for a store that every process would refuse."""
+        async with RedisStore.of(self.settings):
+            return
 
     async def _watch_servers(self) -> None:
         servers = [server for server in (self.broker, self.store) if server is not None]

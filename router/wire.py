@@ -27,6 +27,14 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast
 import msgpack
 
 from router.topics import NAME, OPERATOR
+from topologies.batches import (
+    ERROR_BYTES,
+    HEAD_BYTES,
+    LARGEST_RECORD,
+    NAME_BYTES,
+    ROW_BYTES,
+    route_bytes,
+)
 from topologies.errors import SpikeRouterError
 
 __all__ = [
@@ -57,16 +65,12 @@ _CRC_BYTES: Final = 4
 MAX_BATCHES: Final = (
     4096  # batches in a frame; bounds what a short frame of constants can unfold to
 )
-FRAME_BYTES: Final = 900_000  # where `encode_frames` splits; Kafka's default limit is 1,048,588
-NAME_BYTES: Final = 200  # UTF-8 bytes in a stream's name
-ERROR_BYTES: Final = 4096  # UTF-8 bytes in an error; a longer one is cut on encoding
+FRAME_BYTES: Final = LARGEST_RECORD  # where `encode_frames` splits
 
 _U32 = 2**32 - 1
 _U64 = 2**64 - 1
 _N_FIELDS = 11
 _N_COLUMNS = 12
-_ROW_BYTES = 9 * _N_COLUMNS + 16 + 8 + 1  # the most that one more batch adds beside its texts
-_HEAD_BYTES = 256  # the most that a frame without batches takes
 _WIDTHS = ((0xFF, 1, "B"), (0xFFFF, 2, "H"), (_U32, 4, "I"), (_U64, 8, "Q"))
 _CODES = {width: (code, 0 if width == 1 else 2 ** (4 * width)) for _, width, code in _WIDTHS}
 _NO_BATCH = (0, b"", "", b"", [0] * _N_COLUMNS, b"", b"", ())
@@ -203,7 +207,7 @@ def encode_frames(frame: Frame, limit: int = FRAME_BYTES) -> list[bytes]:
     room = 0
     for batch in frame.batches:
         size = _size(batch)
-        if size > limit - _HEAD_BYTES:
+        if size > limit - HEAD_BYTES:
             raise Oversized(
                 f"Window {batch.window} of stream {batch.name[:NAME_BYTES]!r} takes up to {size} "
                 f"bytes, more than the {limit} of a frame: compile for shorter windows or more "
@@ -211,7 +215,7 @@ def encode_frames(frame: Frame, limit: int = FRAME_BYTES) -> list[bytes]:
             )
         if size > room or len(runs[-1]) == MAX_BATCHES:
             runs.append([])
-            room = limit - _HEAD_BYTES
+            room = limit - HEAD_BYTES
         runs[-1].append(batch)
         room -= size
     if len(runs) == 1:
@@ -221,8 +225,10 @@ def encode_frames(frame: Frame, limit: int = FRAME_BYTES) -> list[bytes]:
 
 def _size(batch: Batch) -> int:
     """The most bytes that a batch can add to a frame."""
-    texts = 4 * len(batch.name) + 4 * len(batch.error) + sum(map(len, batch.networks))
-    return _ROW_BYTES + texts + len(batch.networks) + len(batch.payload)
+    name = batch.name
+    n_name = len(name) if name.isascii() else len(name.encode("utf-8", "replace"))
+    texts = n_name + min(4 * len(batch.error), ERROR_BYTES) + route_bytes(batch.networks)
+    return ROW_BYTES + texts + len(batch.payload)
 
 
 def _bin_header(n_bytes: int) -> bytes:

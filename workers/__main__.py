@@ -7,12 +7,14 @@ import logging
 import os
 import signal
 import socket
+import sys
 
 from router.bus import Bus
 from router.loops import run
 from router.settings import Settings
 from router.store.calls import TaskId
 from router.store.redis import RedisStore
+from topologies.errors import SpikeRouterError
 from workers.host import Host
 from workers.metrics import serving
 
@@ -39,7 +41,18 @@ def main() -> None:
 
 
 def serve(name: str = "", *, only: str = "") -> None:
-    """Read the environment, and serve until SIGTERM; `only` names the one task to serve."""
+    """Read the environment, and serve until SIGTERM; `only` names the one task to serve.
+
+    What cannot begin for a reason that has a sentence says it, and ends with code 1.
+    """
+    try:
+        _serve_as(name, only)
+    except SpikeRouterError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+def _serve_as(name: str, only: str) -> None:
     settings = Settings.load()
     name = name or settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
     alone = TaskId.parse(only) if only else None

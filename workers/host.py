@@ -10,11 +10,10 @@ import asyncio
 import json
 import logging
 import secrets
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,19 +27,22 @@ from router.loops import Turn
 from router.seals import Keyring, NoKeyError, seal_of
 from router.settings import Settings
 from router.status import task_detail
-from router.store.calls import Claimed, Info, TaskId
+from router.store.calls import Call, Claimed, Info, TaskId, blame
 from router.store.errors import StoreError, StoreUnavailable
 from router.store.redis import RedisStore
+from router.wire import clip_text
 from topologies.compiled import CompiledNetwork, Group, Operator
 from topologies.errors import SpikeRouterError
 from topologies.stages.base import Encoder
+from workers.children import Children
 from workers.compute import EncoderEncode, KernelCompute
 from workers.conformance import admit, largest_batch
 from workers.device import DeviceCompute, open_device
 from workers.eras import Fresh
+from workers.hand import accused, portions
 from workers.hosted import Hosted
 from workers.ingest import Ingest
-from workers.kernel import Kernel, check_subnormals
+from workers.kernel import Kernel, UnfitProcessError, check_subnormals
 from workers.leases import (
     Granted,
     LeaseBook,
@@ -71,14 +73,14 @@ _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
 _HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
-_MOST_CHILDREN: Final = 2  # started at once: each takes seconds of processor time to start
 _COLD_S: Final = 10.0  # a worker that is to host very much may take longer to get warm
-_SUSPECT_AFTER: Final = 2  # owners in a row that died with the same window in hand
 _MOST_PLACES: Final = 32  # whose faults are told: all of a broker's may have the same
 _ALWAYS_TOLD: Final = (
     "checkpoints_total",
     "duplicates_dropped_total",
     "fenced_writes_total",
+    "loop_failures_total",
+    "tasks_failed_total",
     "windows_applied_total",
     "windows_replayed_total",
 )
@@ -120,8 +122,6 @@ class Host:
         self._running: dict[TaskId, _Running] = {}
         self._starting: dict[TaskId, asyncio.Task[None]] = {}
         self._giving: set[TaskId] = set()
-        self._children: set[TaskId] = set()  # tasks for which a process of their own was started
-        self._rooms = asyncio.Semaphore(_MOST_CHILDREN)
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
         self._keys = Keyring()
@@ -130,13 +130,14 @@ class Host:
         self._cache = None if cache is None else ArtifactCache(artifacts, cache)
         self._shelf = KernelShelf(self._cache or artifacts, self._admit, settings.warm_bytes)
         self._stopping = asyncio.Event()
+        self._children = Children(self._stopping)
         self._rousing = asyncio.Event()
         self._changed = asyncio.Event()
         self._looking = asyncio.Lock()
         self._assignment_changed = False
         self._turn = Turn(_TURN_S)
         self._recoveries: list[dict[str, Any]] = []
-        self._past_counts = Counter(dict.fromkeys(_ALWAYS_TOLD, 0))  # of tasks no longer here
+        self.counts = Counter(dict.fromkeys(_ALWAYS_TOLD, 0))  # its own, and of tasks that left
         self._group = asyncio.TaskGroup()
 
     # ---- life ---------------------------------------------------------------------------------
@@ -144,9 +145,9 @@ class Host:
     async def run(self) -> None:
         """Serve until `stop` is called and everything is handed over."""
         async with self._group:
-            lease = self._group.create_task(self._lease())
+            lease = self._group.create_task(self._always(self._lease))
             loops = (self._fetch, self._report, self._watch, self._warm, self._hear)
-            helpers = [self._group.create_task(loop()) for loop in loops]
+            helpers = [self._group.create_task(self._always(loop)) for loop in loops]
             await lease
             for helper in helpers:
                 helper.cancel()
@@ -159,6 +160,49 @@ class Host:
         """Hand everything over, then return from `run`."""
         self._stopping.set()
         self._rousing.set()
+
+    # ---- what fails ---------------------------------------------------------------------------
+
+    async def _always(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a loop of the worker's own to its end; when it fails, that is told, and it begins
+        anew."""
+        while True:
+            try:
+                await loop()
+            except Exception:  # noqa: BLE001 - nobody else would hear of it
+                self.counts["loop_failures_total"] += 1
+                _log.exception("%s failed and begins anew", loop.__qualname__)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def _for(self, task: TaskId, work: Awaitable[None]) -> None:
+        """Do what concerns one task."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - a task's top: it ends the task
+            self._failed(task, error)
+
+    def _failed(self, task: TaskId, error: BaseException) -> None:
+        """What fails in one task ends that task, by name. Its lease runs out and its claims are
+        counted on, so that it soon runs where it can end no other (28)."""
+        if isinstance(error, UnfitProcessError):
+            raise error
+        is_ours = isinstance(error, SpikeRouterError)
+        _log.error("task %s ends here: %r", task, error, exc_info=None if is_ours else error)
+        self.counts["tasks_failed_total"] += 1
+        if task in self._book.tasks:
+            text = clip_text(f"{type(error).__name__}: {error}")
+            self._group.create_task(self._tell(blame(task, self._book.token(task), text)))
+            self._book.drop(task)
+        self._drop(task, "it failed")
+        self._rousing.set()
+
+    async def _tell(self, call: Call[bool]) -> None:
+        try:
+            await self._store.run(call)
+        except StoreError as error:
+            _log.warning("the store is not told: %s", error)
 
     # ---- leases -------------------------------------------------------------------------------
 
@@ -194,25 +238,27 @@ class Host:
         self._book.stop()
         self._group.create_task(self._give_keys_back())
         for task in (*self._book.tasks,):
-            self._group.create_task(self._hand_over(task))
+            self._group.create_task(self._for(task, self._hand_over(task)))
 
     async def _ask(self, call: LeaseCall) -> None:
         try:
             reply = await self._store.run(call.call)
-        except StoreError as error:
-            _log.warning("%s: %s", call.verb, error)
-            await asyncio.sleep(_RETRY_S)
-            self._book.failed(call, _now_ms())
-        else:
             for event in self._book.replied(call, reply, _now_ms()):
                 self._act(event)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the call is not under way
+            if not isinstance(error, StoreError):
+                self.counts["loop_failures_total"] += 1
+            _log.warning("%s: %r", call.verb, error)
+            await asyncio.sleep(_RETRY_S)
+            self._book.failed(call, _now_ms())
         self._rousing.set()
 
     def _act(self, event: LeaseEvent) -> None:
         match event:
             case Granted(claimed):
-                starting = self._group.create_task(self._start(claimed))
-                self._starting[claimed.task] = starting
+                task = claimed.task
+                starting = self._group.create_task(self._for(task, self._start(claimed)))
+                self._starting[task] = starting
             case Regained(task, token):
                 self._group.create_task(self._give_keys_back())
                 if running := self._running.get(task):
@@ -224,9 +270,9 @@ class Host:
                 running = self._running.get(task)
                 # One that is still catching up would wait twice: it is wanted again soon.
                 if running and running.hosted.caught_up.is_set() and task not in self._giving:
-                    self._group.create_task(self._hand_over(task))
+                    self._group.create_task(self._for(task, self._hand_over(task)))
             case Suspicious(task):
-                self._group.create_task(self._run_alone(task))
+                self._group.create_task(self._for(task, self._children.run(task)))
 
     async def _give_keys_back(self) -> None:
         """The store may have lost what it had: who claims a task next must know what its log was
@@ -260,33 +306,12 @@ class Host:
             try:
                 async with asyncio.timeout(_HAND_OVER_S):
                     await running.hosted.hand_over()
-            except (TimeoutError, SpikeRouterError) as error:
-                _log.warning("task %s was not handed over: %s", task, error)
+            except (TimeoutError, TenancyLostError, StoreError) as error:
+                _log.warning("task %s was not handed over: %r", task, error)
                 self._book.drop(task)
             self._drop(task, "handed over")
         self._book.release(task)
         self._rousing.set()
-
-    async def _run_alone(self, task: TaskId) -> None:
-        """A suspicious task gets a process of its own; it dies with this one (28)."""
-        if task in self._children:  # it is slow to start: a second one would make it slower
-            return
-        self._children.add(task)
-        try:
-            async with self._rooms:
-                await self._child(task)
-        finally:
-            self._children.discard(task)
-
-    async def _child(self, task: TaskId) -> None:
-        _log.warning("task %s took two owners with it: it runs in a process of its own", task)
-        command = (sys.executable, "-m", "workers.alone", str(task))
-        child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-        try:
-            await child.wait()
-        finally:
-            if child.returncode is None:
-                child.kill()
 
     # ---- taking a task over -------------------------------------------------------------------
 
@@ -304,12 +329,19 @@ class Host:
             _log.error("task %s cannot go on: %s", task, error)
             self._book.fail(task, str(error))
             return
-        except (StoreError, BusError, SpikeRouterError) as error:
+        except (StoreError, BusError) as error:
             _log.error("task %s does not start here: %s", task, error)
             self._book.drop(task)
             return
         finally:
-            self._starting.pop(task, None)
+            is_latest = self._starting.get(task) is asyncio.current_task()
+            if is_latest:
+                del self._starting[task]
+        if task not in self._book.tasks or not is_latest:
+            return  # it was lost, or claimed anew, while it was restored
+        token = self._book.token(task)
+        if token != claimed.token:  # the store forgot the claim meanwhile (27)
+            hosted.tenancy.regained(token)
         times["restored"] = time.time() * 1000
         hosted.doubt = lambda: self._doubt(task)
         loops = self._group.create_task(self._keep(hosted, times))
@@ -337,9 +369,8 @@ class Host:
             tenant = await self._task(task, kind, limits, stored)
         for topic in tenant.topics:
             tenant.reading.skip_to(topic, begin.get(topic, 0))
-        if claimed.hand_count >= _SUSPECT_AFTER:
-            field, _, window = claimed.hand_last.rpartition("#")
-            error = f"PoisonBatch: window {window} of operator {task.operator} ended two workers"
+        field, error = accused(claimed)
+        if field:
             tenant.accuse(field, error)
         return tenant, stored
 
@@ -413,8 +444,11 @@ class Host:
                 )
                 if deployed != known:
                     await self._refresh()
-                    for running in tuple(self._running.values()):
-                        self._bring(running.hosted)
+                    for task, running in tuple(self._running.items()):
+                        try:
+                            self._bring(running.hosted)
+                        except Exception as error:  # noqa: BLE001 - a task's top
+                            self._failed(task, error)
                     self._changed.set()
                     known = deployed
                     if self._cache is not None:
@@ -458,6 +492,7 @@ class Host:
             flight_bytes=settings.unconfirmed_bytes,
             stream_windows=settings.unconfirmed_windows,
             deadline_s=settings.progress_deadline_s,
+            frame_bytes=settings.max_record_bytes,
         )
 
     async def _position(self, hosted: Hosted) -> None:
@@ -484,15 +519,14 @@ class Host:
                 if self._alone is not None:
                     group.create_task(self._leave_once_committed(hosted))
         except* TenancyLostError as lost:
-            _log.warning("task %s: %s", task, lost.exceptions[0])
+            _log.warning("task %s: %s", task, _first_of(lost))
             self._book.doubt(task)
             self._book.drop(task)
         except* LogReplacedError as replaced:
-            _log.error("task %s: %s", task, replaced.exceptions[0])
-            self._book.fail(task, str(replaced.exceptions[0]))
+            _log.error("task %s: %s", task, _first_of(replaced))
+            self._book.fail(task, str(_first_of(replaced)))
         except* Exception as failed:  # noqa: BLE001 - a task's top: log it and end the task
-            _log.exception("task %s ends here", task, exc_info=failed)
-            self._book.drop(task)
+            self._failed(task, _first_of(failed))
         self._forget(task, hosted)
         self._rousing.set()
 
@@ -522,7 +556,7 @@ class Host:
         if running is not None and running.hosted is hosted:
             del self._running[task]
             self._shelf.trim({(t.operator, t.group) for t in (*self._running, *self._starting)})
-            self._past_counts.update(hosted.tenant.counts)
+            self.counts.update(hosted.tenant.counts)
             self._assign()
 
     # ---- reading ------------------------------------------------------------------------------
@@ -609,29 +643,67 @@ class Host:
     async def _deliver(
         self, hosted: Hosted, records: list[Record], passed: tuple[str, int] | None
     ) -> None:
-        feed = Feed(hosted.tenant, records, passed)
+        task = hosted.claim.task
         try:
-            while (halt := feed.go(_AT_ONCE)) is not None:
-                if halt is Halt.LOOK_UP:
-                    if not await self._update(hosted):
-                        self._reread(hosted)
-                        break
-                elif halt is Halt.SEEK:
-                    self._reread(hosted)
-                    break
-                elif self._turn.is_over:
-                    hosted.wake()
-                    await self._turn.end()
-                    if self._assignment_changed:  # the rest is fetched anew, by whom it concerns
-                        return
+            if hosted.claim.suspicious:
+                await self._deliver_alone(hosted, records, passed)
+            else:
+                await self._feed(hosted, records, passed)
         except LogReplacedError as error:
-            self._book.fail(hosted.claim.task, str(error))
-            self._drop(hosted.claim.task, str(error))
-        except SpikeRouterError as error:
-            _log.error("task %s: %s", hosted.claim.task, error)
-            self._book.drop(hosted.claim.task)
-            self._drop(hosted.claim.task, "it cannot read its input")
+            self._book.fail(task, str(error))
+            self._drop(task, str(error))
+        except (StoreError, TenancyLostError) as error:
+            _log.error("task %s cannot read its input here: %s", task, error)
+            self._book.drop(task)
+            self._drop(task, "it cannot read its input")
+        except Exception as error:  # noqa: BLE001 - a task's top: it ends the task
+            self._failed(task, error)
         hosted.wake()
+
+    async def _deliver_alone(
+        self, hosted: Hosted, records: list[Record], passed: tuple[str, int] | None
+    ) -> None:
+        """Hand records to a suspicious task, none before the store knows which (28)."""
+        for portion in portions(hosted.claim, records):
+            async with hosted.hand_of(portion.hand):
+                if portion.error:
+                    _log.error("task %s: %s", hosted.claim.task, portion.error)
+                    hosted.tenant.refuse(portion.records[0], portion.error)
+                else:
+                    await self._feed(hosted, portion.records)
+            if portion.error:
+                await self._until_committed(hosted)
+            if self._assignment_changed:
+                return
+        await self._feed(hosted, (), passed)
+        await hosted.let_go()
+
+    async def _until_committed(self, hosted: Hosted) -> None:
+        """What was refused is to be so for good before the next record: that one may kill, too. An
+        ingest, or a task that fell back, has to read on before it can commit."""
+        hosted.wake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HAND_OVER_S):
+                while hosted.tenant.is_held and not self._assignment_changed:
+                    await asyncio.sleep(_RETRY_S)
+
+    async def _feed(
+        self, hosted: Hosted, records: Sequence[Record], passed: tuple[str, int] | None = None
+    ) -> None:
+        feed = Feed(hosted.tenant, records, passed)
+        while (halt := feed.go(_AT_ONCE)) is not None:
+            if halt is Halt.LOOK_UP:
+                if not await self._update(hosted):
+                    self._reread(hosted)
+                    return
+            elif halt is Halt.SEEK:
+                self._reread(hosted)
+                return
+            elif self._turn.is_over:
+                hosted.wake()
+                await self._turn.end()
+                if self._assignment_changed:  # the rest is fetched anew, by whom it concerns
+                    return
 
     async def _update(self, hosted: Hosted) -> bool:
         """A network was deployed or removed, a key begun: look it up, and go on with the record.
@@ -678,6 +750,8 @@ class Host:
                 except LogReplacedError as error:
                     self._book.fail(hosted.claim.task, str(error))
                     self._drop(hosted.claim.task, str(error))
+                except Exception as error:  # noqa: BLE001 - a task's top: it ends the task
+                    self._failed(hosted.claim.task, error)
                 hosted.wake()
         self._assignment_changed = True
 
@@ -696,20 +770,15 @@ class Host:
     def _details(self) -> dict[str, Info]:
         now = asyncio.get_running_loop().time()
         details: dict[str, Info] = {"backend": self._settings.backend}
-        totals = self._past_counts.copy()
-        for task, running in self._running.items():
-            tenant = running.hosted.tenant
-            details[task_detail(task, "lag_records")] = self._lag_records(running.hosted)
-            details[task_detail(task, "lag_windows")] = tenant.n_waiting
-            details[task_detail(task, "streams")] = tenant.n_streams
-            if isinstance(tenant, Ingest):
-                read = tenant.reading.offset(tenant.spec.in_topic)
-                streams = tenant.open_streams()
-                told = {"read": read, "streams": streams, "routes": tenant.routes}
-                details[task_detail(task, "open")] = json.dumps(told)
-            age = int((now - running.hosted.committed_at) * 1000)
-            details[task_detail(task, "checkpoint_age_ms")] = age
-            totals.update(tenant.counts)
+        totals = self.counts.copy()
+        for task, running in tuple(self._running.items()):
+            try:
+                told = self._told_of(running.hosted, now)
+            except Exception as error:  # noqa: BLE001 - a task's top: it ends the task
+                self._failed(task, error)
+                continue
+            details |= {task_detail(task, what): value for what, value in told.items()}
+            totals.update(running.hosted.tenant.counts)
         totals.update(self._bus.counts)
         details["counts"] = json.dumps(totals)
         faults = sorted(self._bus.faults.items())
@@ -717,10 +786,30 @@ class Host:
         details["recoveries"] = json.dumps(self._recoveries)
         return details
 
+    def _told_of(self, hosted: Hosted, now: float) -> dict[str, Info]:
+        tenant = hosted.tenant
+        told: dict[str, Info] = {
+            "lag_records": self._lag_records(hosted),
+            "lag_windows": tenant.n_waiting,
+            "streams": tenant.n_streams,
+            "checkpoint_age_ms": int((now - hosted.committed_at) * 1000),
+        }
+        if isinstance(tenant, Ingest):
+            read, streams = tenant.reading.offset(tenant.spec.in_topic), tenant.open_streams()
+            told["open"] = json.dumps({"read": read, "streams": streams, "routes": tenant.routes})
+        return told
+
     def _lag_records(self, hosted: Hosted) -> int:
         partition, reading = hosted.claim.task.partition, hosted.tenant.reading
         ends = ((t, self._bus.end(Place(t, partition))) for t in hosted.tenant.topics)
         return sum(max(0, end - reading.offset(t)) for t, end in ends if end is not None)
+
+
+def _first_of(group: BaseException) -> BaseException:
+    """The first error of all that a group of tasks raised."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
 
 
 def _now_ms() -> int:

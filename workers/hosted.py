@@ -7,8 +7,13 @@ what comes out; `_checkpoint` runs the steps of `workers.tenancy`. Neither decid
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from functools import partial
 from typing import Any, Final
 
@@ -21,6 +26,7 @@ from router.store.calls import Claimed, CommitOutcome
 from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
 from topologies.errors import SpikeRouterError
+from workers.hand import is_of_records
 from workers.pool import FairPool
 from workers.snapshot import Stored
 from workers.tenancy import Tenancy, TenancyLostError, TokenRefusedError
@@ -72,6 +78,7 @@ class Hosted:
         self._stopping = False
         self._failure: BaseException | None = None
         self._bytes_at_commit = 0
+        self._hand = asyncio.Lock()
         self._shown = ""
         self._doubted = ""  # a token that the store refused
         self._doubted_until = 0.0
@@ -113,10 +120,9 @@ class Hosted:
             while (work := await self._next()) is not None:
                 self._busy = True
                 try:
-                    if self.claim.suspicious and not await self._show_hand(work):
-                        raise TenancyLostError(f"Task {self.claim.task} is another worker's now.")
-                    result = self._pool.submit(work.shares, partial(tenant.compute, work))
-                    tenant.apply(work, await asyncio.wrap_future(result))
+                    async with self._in_hand(work):
+                        result = self._pool.submit(work.shares, partial(tenant.compute, work))
+                        tenant.apply(work, await asyncio.wrap_future(result))
                 finally:
                     self._busy = False
                 await self._send_outputs()
@@ -173,17 +179,23 @@ class Hosted:
     # ---- checkpoint ---------------------------------------------------------------------------
 
     async def _until_due(self) -> None:
-        """The interval is over, or `checkpoint_bytes` were read; then wait for a quiet instant.
+        """The interval is over, `checkpoint_bytes` were read, or it is to be said that the owner
+        lives; then wait for a quiet instant.
 
         A snapshot between two micro-batches has few waiting windows in its inbox.
         """
         loop = asyncio.get_running_loop()
         due = loop.time() + self._interval
-        while (left := due - loop.time()) > 0 and not self._read_much():
+        while (left := due - loop.time()) > 0 and not (self._read_much() or self._clears_itself()):
             await self._wait_progress(left)
         latest = loop.time() + self._interval
         while self._busy and loop.time() < latest:
             await self._wait_progress(self._interval)
+
+    def _clears_itself(self) -> bool:
+        """Whether the next checkpoint says at last that owners do not die of this task (28)."""
+        is_doubtful = self.claim.claims > 1 and not self.tenancy.n_commits
+        return is_doubtful and self.caught_up.is_set()
 
     def _read_much(self) -> bool:
         read = self.tenant.reading.n_bytes - self._bytes_at_commit
@@ -269,9 +281,32 @@ class Hosted:
         if self._failure is not None:
             raise self._failure
 
-    async def _show_hand(self, work: Any) -> bool:
-        """Write what is about to be stepped, so that a crash names it (28); wait for the store."""
-        hand = self.claim.shown(work.hand)
+    # ---- what is in hand ----------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def hand_of(self, hand: str) -> AsyncIterator[None]:
+        """Do one thing that may kill, and nothing else that may, once the store knows of it (28).
+
+        Raises TenancyLostError when the task is another worker's.
+        """
+        async with self._hand:
+            if not await self._show(hand):
+                raise TenancyLostError(f"Task {self.claim.task} is another worker's now.")
+            yield
+
+    async def let_go(self) -> None:
+        """The records that were named are taken in: who dies from here on did not die of them."""
+        async with self._hand:
+            if is_of_records(self._shown):
+                await self._show("")
+
+    def _in_hand(self, work: Any) -> AbstractAsyncContextManager[None]:
+        if not self.claim.suspicious:
+            return nullcontext()
+        return self.hand_of(self.claim.shown(work.hand))
+
+    async def _show(self, hand: str) -> bool:
+        """Write what may kill, so that a crash names it; wait for the store."""
         while hand != self._shown:
             try:
                 if not await self._store.hand(self.claim.task, self.claim.token, hand):

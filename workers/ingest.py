@@ -30,6 +30,7 @@ from workers.reading import Reading, Record
 from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
 from workers.spec import MOST_WINDOWS, IngestSpec
 from workers.streams import stream_field
+from workers.tally import Tally
 from workers.tenant import Limits, Outbox, Output, trust
 from workers.turns import in_turn
 
@@ -108,6 +109,8 @@ class Ingest:
         self._ready: dict[Flow, None] = {}
         self._flight = Flight()
         self._queued = 0
+        self._n_waiting = 0  # cuts that are queued, of all flows
+        self._tally = Tally()
         self._ledger: Ledger[str] = Ledger()
         self._seeks: dict[str, int] = {}
         self._accused: dict[str, str] = {}
@@ -138,7 +141,7 @@ class Ingest:
 
     @property
     def n_waiting(self) -> int:
-        return sum(len(flow.cuts) for flow in self._flows.values())
+        return self._n_waiting
 
     @property
     def routes(self) -> tuple[str, ...] | None:
@@ -147,7 +150,7 @@ class Ingest:
 
     def open_streams(self) -> dict[str, int]:
         """How many streams each network has that it has not confirmed to their end."""
-        return dict(Counter(name for flow in self._flows.values() for name in flow.waiting))
+        return self._tally.counts()
 
     def start(self) -> dict[str, int]:
         first = self.reading.start()
@@ -202,6 +205,19 @@ class Ingest:
             else:
                 said = replace(said, networks=known)
         self._take(said, record)
+
+    def refuse(self, record: Record, error: str) -> None:
+        """What the input said there is not known: numbers begin anew behind it (9, 28)."""
+        self.counts["poison_records_total"] += 1
+        letter = DeadLetter(
+            record.topic, self.spec.partition, record.offset, record.key, error, value=record.value
+        )
+        self._outbox.record(DEAD_LETTER, record.key, encode_letter(letter))
+        self._commits.await_outputs(self._outbox.n_outputs)
+        if record.topic == self.spec.in_topic:
+            self.truncated(record.topic, record.offset + 1)
+        else:
+            self.reading.take(record)
 
     def _take(self, said: Data | Era | Route | Kill | RecordError, record: Record) -> None:
         self.reading.take(record)
@@ -422,7 +438,7 @@ class Ingest:
             )
         flow.add(content, end=is_last)
         for cut in flow.cut(self.spec.input.longest_window):
-            self._queued += self._cost(cut.n_steps)
+            self._queue(cut, 1)
         if is_last:
             self._shut(flow.name)
         self._settle(flow)
@@ -434,6 +450,11 @@ class Ingest:
 
     def _cost(self, n_steps: int) -> int:
         return n_steps * self.spec.step_bytes + _BATCH_BYTES
+
+    def _queue(self, cut: Cut, n: int) -> None:
+        """One cut more (`n` 1) or less (-1) waits to be sent."""
+        self._queued += n * self._cost(cut.n_steps)
+        self._n_waiting += n
 
     # ---- results ------------------------------------------------------------------------------
 
@@ -484,9 +505,12 @@ class Ingest:
 
     def _settle(self, flow: Flow) -> None:
         """File the flow where it belongs now: sending, waiting, or closed."""
-        if flow.end and not flow.waiting:
+        waiting = flow.waiting
+        if flow.end and not waiting:
             self._close(flow)
             return
+        if self._flows.get(flow.number) is flow:
+            self._tally.put(flow.number, waiting)
         self._touch(flow)
         if flow.cuts and self._room(flow) > 0:
             self._ready[flow] = None
@@ -504,6 +528,7 @@ class Ingest:
         self._flight.land(*flow.flying())
         flow.sent.clear()
         self._flows.pop(flow.number, None)
+        self._tally.put(flow.number, frozenset())
         self._ready.pop(flow, None)
         self._ledger.end(self._field(flow.number))
 
@@ -693,7 +718,7 @@ class Ingest:
                 continue  # ended while it was encoded
             flow.cuts.popleft()
             cost = self._cost(cut.n_steps)
-            self._queued -= cost
+            self._queue(cut, -1)
             if isinstance(payload, Exception):
                 self._poison(flow, cut, payload)
                 continue
@@ -726,7 +751,7 @@ class Ingest:
 
     def _drop_cuts(self, flow: Flow) -> None:
         for cut in flow.cuts:
-            self._queued -= self._cost(cut.n_steps)
+            self._queue(cut, -1)
         flow.cuts.clear()
         self._ready.pop(flow, None)
 
@@ -740,13 +765,14 @@ class Ingest:
 
     # ---- checkpoint ---------------------------------------------------------------------------
 
-    def snapshot(self, full: bool) -> Snapshot | None:
-        """One instant (20). None while no era is current, and when nothing happened since."""
+    def snapshot(self, full: bool, anyhow: bool = False) -> Snapshot | None:
+        """One instant (20). None while no era is current, and, unless `anyhow`, when nothing
+        happened since."""
         if not self._eras.is_serving or self._commits.is_behind(self.reading):
             return None
         self._outbox.flush()
         offsets = self.reading.offsets(self.spec.topics)
-        if not (full or self._ledger or self._commits.lacks(offsets)):
+        if not (full or anyhow or self._ledger or self._commits.lacks(offsets)):
             return None
         alive = (*self._names.fields(), *map(self._field, self._flows)) if full else None
         taken = self._ledger.take(alive)
@@ -861,7 +887,9 @@ class Ingest:
         flow = Flow.thaw(number, saved, self.spec.partition)
         self._flows[number] = flow
         self._flight.depart(*flow.flying())
-        self._queued += sum(self._cost(c.n_steps) for c in flow.cuts)
+        for cut in flow.cuts:
+            self._queue(cut, 1)
+        self._tally.put(number, flow.waiting)
         if flow.cuts and self._room(flow) > 0:
             self._ready[flow] = None
         if not flow.networks <= self.spec.networks:

@@ -21,6 +21,7 @@ __all__ = [
     "Kernel",
     "KernelError",
     "ReferenceKernel",
+    "UnfitProcessError",
     "check_subnormals",
     "load_kernel",
 ]
@@ -30,6 +31,10 @@ class KernelError(SpikeRouterError, RuntimeError):
     """A backend is unknown, not installed, or not exact on this machine."""
 
     retryable: ClassVar[bool] = False
+
+
+class UnfitProcessError(KernelError):
+    """No task can be computed in this process: it must end, and another be started."""
 
 
 class Kernel(Protocol):
@@ -92,14 +97,15 @@ def load_kernel(operator: Operator, group: Group, backend: str = "numpy") -> Ker
 
 
 def check_subnormals() -> None:
-    """Call on each thread that computes. Raises KernelError where subnormals are flushed to zero.
+    """Call on each thread that computes. Raises UnfitProcessError where subnormals are flushed to
+    zero.
 
     A library compiled with fast-math may switch this on for a whole thread (numerics 12).
     """
     smallest = np.full(4, 2.0**-149, np.float32)
     halved = np.full(4, 2.0**-126, np.float32) * np.float32(0.5)
     if not ((smallest + smallest) > 0).all() or not (halved > 0).all():
-        raise KernelError(
+        raise UnfitProcessError(
             "This thread flushes subnormal floats to zero, so a membrane would decay to other "
             "bits: find the library that sets FTZ/DAZ (built with -ffast-math) and remove it."
         )

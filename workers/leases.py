@@ -221,6 +221,8 @@ class LeaseBook:
         Ask after every reply and event, and every twentieth of the time to live.
         """
         found: list[LeaseCall] = []
+        if self._had_alone and not self._held:  # what it was started for is no longer here (28)
+            self.stop()
         for task, call in self._giving.items():
             pace = self._paces[task.partition]
             verb = f"{call.verb} {task}"

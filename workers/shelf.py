@@ -56,11 +56,13 @@ class KernelShelf:
 
     async def operator(self, operator: str) -> Operator:
         """The whole operator. Raises NoArtifactError, and what a damaged artifact raises."""
+        return Operator.from_bytes(await self._artifact(operator), expected=operator)
+
+    async def _artifact(self, operator: str) -> bytes:
         data = await self._artifacts.get_artifact(operator)
         if data is None:
             raise NoArtifactError(f"the store has no artifact of operator {operator}: deploy again")
-        self._sizes[operator] = len(data)
-        return Operator.from_bytes(data, expected=operator)
+        return data
 
     async def get(self, operator: str, group: Group) -> Kernel:
         """The kernel of a task that is to run now. Raises what `operator` and `admit` raise."""
@@ -87,8 +89,8 @@ class KernelShelf:
                 return
             try:
                 await self._load(key, self._background)
-            except SpikeRouterError as error:
-                _log.warning("operator %s does not get warm here: %s", key[0], error)
+            except Exception as error:  # noqa: BLE001 - a claim will say why
+                _log.warning("operator %s does not get warm here: %r", key[0], error)
 
     def keep(self, operators: Collection[str]) -> None:
         """Forget the kernels of all other operators."""
@@ -115,7 +117,9 @@ class KernelShelf:
         return self._warm_bytes is not None and sum(self._sizes.values()) >= self._warm_bytes
 
     async def _load(self, key: Key, pool: ThreadPoolExecutor | None) -> Kernel:
-        operator = await self.operator(key[0])
+        data = await self._artifact(key[0])
+        operator = Operator.from_bytes(data, expected=key[0])
         loop = asyncio.get_running_loop()
         kernel = await loop.run_in_executor(pool, self._admit, operator, key[1])
+        self._sizes[key[0]] = len(data)  # of kernels that are kept, and of no other operator
         return self._kernels.setdefault(key, kernel)

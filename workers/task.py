@@ -55,6 +55,7 @@ class Task:
         self._targets: dict[tuple[str, int], list[tuple[PlaceState, int]]] = {}
         self._streams: dict[Key, Stream] = {}
         self._ready: dict[Stream, None] = {}
+        self._n_waiting = 0  # windows in the inboxes of all streams, by their first source
         self._ledger: Ledger[Key] = Ledger(lagging=True)
         self._replays = Replays(self._ledger)
         self._commits = Commits(limits.uncommitted_bytes)
@@ -85,7 +86,7 @@ class Task:
 
     @property
     def n_waiting(self) -> int:
-        return sum(len(s.inbox[s.place.first]) for s in self._streams.values())
+        return self._n_waiting
 
     def update(self, spec: TaskSpec) -> None:
         """A network was deployed or removed: take its places in, from its first stream on."""
@@ -158,16 +159,27 @@ class Task:
         of the system that was damaged shows as a gap (9)."""
         if by is not Trust.GENUINE:
             self.counts["unsealed_total"] += 1
-            self._refuse(record, UNSEALED)
+            self._letter(record, UNSEALED)
             return None
         try:
             return decode_frame(record.value)
         except WireError as error:
             self.counts["poison_frames_total"] += 1
-            self._refuse(record, str(error))
+            self._letter(record, str(error))
             return None
 
-    def _refuse(self, record: Record, reason: str) -> None:
+    def refuse(self, record: Record, error: str) -> None:
+        """Streams that it concerned end with the gap that it leaves; nothing is applied before
+        that is committed (9, 28)."""
+        self.counts["poison_records_total"] += 1
+        self._has_lost_records = True  # an END or a KILL may be among them, and leave no gap (17)
+        self._letter(record, error)
+        self.reading.take(record)
+        if self._replays:
+            self._replays.took(record.topic, record.offset + 1)
+        self._commits.await_outputs(self._outbox.n_outputs)
+
+    def _letter(self, record: Record, reason: str) -> None:
         letter = DeadLetter(
             record.topic, self.spec.partition, record.offset, record.key, reason, value=record.value
         )
@@ -266,6 +278,7 @@ class Task:
             )  # fmt: skip
             return True
         stream.hold(source, batch)
+        self._n_waiting += source == stream.place.first
         return True
 
     # ---- failing one stream -------------------------------------------------------------------
@@ -362,6 +375,7 @@ class Task:
         if stream.id.era == stream.place.era:
             stream.place.ended.add(stream.id.number)
         del self._streams[stream.key]
+        self._n_waiting -= len(stream.inbox[stream.place.first])
         self._ready.pop(stream, None)
         self._replays.end(stream.key)
         self._ledger.end(stream.key)
@@ -452,6 +466,7 @@ class Task:
             self._end(stream)
             return
         stream.advance(window.stop, state)
+        self._n_waiting -= 1
         self._ledger.change(stream.key)
         self._replays.moved(stream.key)
         if stream.abort is not None and stream.abort[0] <= stream.window:
@@ -486,8 +501,9 @@ class Task:
 
     # ---- checkpoint ---------------------------------------------------------------------------
 
-    def snapshot(self, full: bool) -> Snapshot | None:
-        """One instant of state, inbox and read positions (20). None when nothing happened since.
+    def snapshot(self, full: bool, anyhow: bool = False) -> Snapshot | None:
+        """One instant of state, inbox and read positions (20). None when nothing happened since,
+        unless `anyhow`.
 
         None too while a task that fell back on its older head is behind the committed positions.
         """
@@ -495,7 +511,7 @@ class Task:
             return None
         self._outbox.flush()
         offsets = self.reading.offsets(self.spec.topics)
-        if not (full or self._ledger or self._commits.lacks(offsets)):
+        if not (full or anyhow or self._ledger or self._commits.lacks(offsets)):
             return None
         taken = self._ledger.take(self._streams if full else None, held_back=self._replays)
         return Snapshot(
@@ -614,6 +630,7 @@ class Task:
         stream.abort = None if abort is None else (abort[0], abort[1])
         stream.state = None if state is None else self._compute.thaw(state)
         self._streams[stream.key] = stream
+        self._n_waiting += len(stream.inbox[place.first])
         if fallback:
             self.counts["snapshot_fallbacks_total"] += 1
             self._replays.fall_back(stream, offsets, cursor, self.reading.offsets(self.spec.topics))

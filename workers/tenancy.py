@@ -147,15 +147,19 @@ class Tenancy:
         return self._pending is not None
 
     def begin(self) -> bool:
-        """Step 1. False when one is under way, or there is nothing to write."""
+        """Step 1. False when one is under way, or there is nothing to write.
+
+        An owner that has caught up writes one in any case, of no stream perhaps. The likely
+        mistake: to leave that out, so that a task at rest stays under suspicion for ever (28).
+        """
         if self._pending is not None:
             return False
-        self._pending = self.tenant.snapshot(self.full)
-        self._planned = False
-        if self._pending is None:
-            return False
         self._survived = self.is_caught_up()
-        return True
+        # Nothing may have changed since the owner before. That this one lives is news (28).
+        is_news = self._survived and not self.n_commits
+        self._pending = self.tenant.snapshot(self.full, is_news)
+        self._planned = False
+        return self._pending is not None
 
     def plan(self, nonce: str) -> CommitPlan | None:
         """Steps 3 and 4, once step 2 is over; given once. `nonce` is random and never reused."""

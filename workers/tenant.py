@@ -95,6 +95,10 @@ class Tenant(Protocol):
         """
         ...
 
+    def refuse(self, record: Record, error: str) -> None:
+        """Pass over a record that ends whoever takes it in: a dead letter, and lost (9, 28)."""
+        ...
+
     def passed(self, topic: str, offset: int) -> None:
         """All that can be read below `offset` was given to `receive`: what else there is are
         markers and aborted records of transactions."""
@@ -119,8 +123,11 @@ class Tenant(Protocol):
     def take_outputs(self) -> list[Output]: ...
     def take_seeks(self) -> dict[str, int]: ...
     def accuse(self, field: str, error: str) -> None: ...
-    def snapshot(self, full: bool) -> Snapshot | None:
-        """This instant, or None when nothing changed since the last commit."""
+    def snapshot(self, full: bool, anyhow: bool = False) -> Snapshot | None:
+        """This instant, or None when nothing changed since the last commit, unless `anyhow`.
+
+        None in any case while there is no state that could be restored.
+        """
         ...
 
     def committed(self, snapshot: Snapshot) -> None: ...

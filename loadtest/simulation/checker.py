@@ -13,10 +13,10 @@ from router.wire import Batch, Frame, Kind, StreamId, decode_frame
 __all__ = ["NAMED", "Checker", "Violation"]
 
 NAMED: Mapping[str, frozenset[str]] = {
-    "InputLost": frozenset({"truncated", "corrupt", "store lost"}),
+    "InputLost": frozenset({"truncated", "corrupt", "store lost", "refused"}),
     "EraLost": frozenset({"truncated", "corrupt", "store lost"}),
     "SnapshotCorrupt": frozenset({"corrupt"}),
-    "DeadlineMissed": frozenset({"truncated", "corrupt", "store lost"}),
+    "DeadlineMissed": frozenset({"truncated", "corrupt", "store lost", "refused"}),
 }
 """What may excuse each named error."""
 

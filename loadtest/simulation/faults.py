@@ -8,6 +8,7 @@ from loadtest.simulation.checker import Violation
 from loadtest.simulation.host import Host
 from router.store.calls import TaskId
 from router.wire import StreamId
+from workers.reading import Record
 
 if TYPE_CHECKING:
     from loadtest.simulation.worker import Worker
@@ -19,6 +20,9 @@ _N_BROKERS = 3
 _MOST_KILLED = 8
 """Two owners that are not suspicious, three that are, and as many zombies. Where several streams of
 a task are deadly, each of them may come between two deaths of another."""
+_MOST_READ = 20
+"""As many, of whom those that run alone name a run of records first; and another fault may end one
+with nothing in hand, then they begin anew."""
 
 
 class Faults:
@@ -32,10 +36,12 @@ class Faults:
         self.store_forgot = False
         self._unsaved: set[TaskId] = set()
         self._n_killed: dict[tuple[TaskId, StreamId], int] = {}
+        self._n_read: dict[tuple[TaskId, str, int], int] = {}
         self._corrupted = False
         self._truncated = False
         self._kinds: Mapping[str, Callable[[], None]] = {
-            "crash": self._crash, "pause": self._pause, "hand over": self._hand_over,
+            "crash": self._crash, "die out": self._die_out, "pause": self._pause,
+            "hand over": self._hand_over,
             "cut off": self._cut_off, "astray": self._astray, "outage": self._outage,
             "failover": lambda: self.failover(1 + self._draw(4)), "store lost": self._lose_store,
             "clock jump": self._jump, "corrupt": self._corrupt, "truncate": self._truncate,
@@ -70,6 +76,17 @@ class Faults:
         if self._n_killed[key] > _MOST_KILLED * n_deadly and not self.store_forgot:
             raise Violation(f"stream {stream} has killed {self._n_killed[key]} owners of {host}")
 
+    def killed_by_record(self, host: Host, record: Record) -> None:
+        """A record takes its process with it, as often as it takes to find it (28)."""
+        key = (host.task, record.topic, record.offset)
+        self._n_read[key] = self._n_read.get(key, 0) + 1
+        if self._n_read[key] > _MOST_READ and not self.store_forgot:
+            raise Violation(f"{record.topic}@{record.offset} has killed {_MOST_READ} of {host}")
+
+    def refused(self, host: Host) -> None:
+        """A record is passed over: whoever is in it ends with the gap (9)."""
+        self._world.checker.excuse(host.task.partition, "refused")
+
     # ---- workers ------------------------------------------------------------------------------
 
     def _victim(self) -> "Worker | None":
@@ -79,6 +96,11 @@ class Faults:
     def _crash(self) -> None:
         worker = self._victim()
         if worker is not None:
+            worker.crash()
+
+    def _die_out(self) -> None:
+        """Every process dies at once, as when a machine is switched off."""
+        for worker in list(self._world.workers):
             worker.crash()
 
     def _hand_over(self) -> None:

@@ -1,12 +1,15 @@
 """One task in one worker, driven as `workers/hosted.py` drives it: read, step, send, checkpoint."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from loadtest.simulation.broker import Log
 from loadtest.simulation.checker import Violation
 from loadtest.simulation.numbers import DEADLY_SEED
 from router.store.calls import Claimed, CommitOutcome, TaskId, write
-from workers.reading import LogReplacedError
+from router.wire import Kind, WireError, decode_frame
+from workers.hand import is_of_records, portions
+from workers.reading import LogReplacedError, Record
 from workers.tenancy import CommitPlan, Tenancy, TenancyLostError, TokenRefusedError
 from workers.tenant import Feed, Halt, Tenant
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Host"]
 
 _AGAIN_MS = 3
+_REFUSAL_MS = 200
 _DEADLINES_MS = 100
 """How often a task at rest looks at its deadlines."""
 
@@ -43,6 +47,7 @@ class Host:
         self._is_ingest = claimed.kind == "ingest"
         self._n_aborts = 0
         self._shown = ""
+        self._reads_on_at = 0
         self._has_aborted = False
         self._dies_after_commit = False
         self._wake_at = -1
@@ -122,6 +127,10 @@ class Host:
         elif self.tenant.n_streams:
             self.wake(_DEADLINES_MS)
 
+    def _is_gone(self) -> bool:
+        """Asked anew: what was done meanwhile may have ended the task, or its process."""
+        return self.gone
+
     def _wake_to_commit(self) -> None:
         self.wake(1 if self.giving else max(1, self._next_commit - self.world.clock.now))
 
@@ -130,9 +139,11 @@ class Host:
         more = False
         if not self.giving:
             self._fetch()
+            if self._is_gone():
+                return False
             self._tick()
             more = not self.busy and self._work()
-            if self.gone:
+            if self._is_gone():
                 return False
             self.tenancy.is_caught_up()
             more = more or self._has_unread()
@@ -161,8 +172,10 @@ class Host:
             topic = log.place.topic
             if self.at[topic] >= len(log.records) or topic in paused:
                 continue
-            if log.away_until <= clock.now and clock.draw(4):
+            if log.away_until <= clock.now and clock.draw(4) and not self._waits_for_commit():
                 self._deliver(topic, log)
+            if self.gone:
+                return
 
     def _has_unread(self) -> bool:
         """Whether records are there that may be delivered, or could be but for a fault."""
@@ -182,15 +195,32 @@ class Host:
         if at[topic] < last:
             self.is_clean = False
         records, stop = log.fetch(at[topic], last)
-        feed = Feed(tenant, records, (topic, stop))
+        for portion in portions(self.claimed, records):
+            if self.claimed.suspicious and not self._show(portion.hand):
+                return
+            if portion.error:
+                self._refuse(portion.records[0], portion.error)
+                return
+            if self._fails() or self._is_deadly_to_read(portion.records):
+                return
+            if not self._feed(topic, portion.records):
+                return
+        if self._feed(topic, (), stop) and stop in log.unreadable:
+            self._pass_over(log, stop)
+        if is_of_records(self._shown):
+            self._show("")
+
+    def _feed(self, topic: str, records: Sequence[Record], stop: int | None = None) -> bool:
+        """Hand records over, and say up to which offset they were all; whether it reads on."""
+        feed = Feed(self.tenant, records, None if stop is None else (topic, stop))
         while (halt := feed.go()) is Halt.LOOK_UP and self.worker.learn_keys():
             self.learn()
-        rest = records[feed.n_taken :]  # what comes again, should the store be away
-        at[topic] = rest[0].offset if rest else stop
-        if feed.seeks:
-            at.update(feed.seeks)
-        elif halt is None and stop in log.unreadable:
-            self._pass_over(log, stop)
+        if feed.n_taken:
+            self.at[topic] = records[feed.n_taken - 1].offset + 1
+        if halt is None and stop is not None:
+            self.at[topic] = stop
+        self.at.update(feed.seeks)
+        return halt is None
 
     def _pass_over(self, log: Log, offset: int) -> None:
         """Nobody can read what stands there: the task is told, and reads on behind it."""
@@ -200,18 +230,59 @@ class Host:
         self.tenant.unreadable(topic, offset, offset + 1, "no codec", is_intact)
         self.at.update(self.tenant.take_seeks())
 
+    def _refuse(self, record: Record, error: str) -> None:
+        """Pass it over; a task takes nothing more in before that is committed, if it can be."""
+        self.world.note(f"{self}: {error}")
+        self.world.faults.refused(self)
+        self.tenant.refuse(record, error)
+        self.at[record.topic] = max(self.at[record.topic], record.offset + 1)
+        self.at.update(self.tenant.take_seeks())
+        self._next_commit = self.world.clock.now
+        self._reads_on_at = self.world.clock.now + _REFUSAL_MS
+
+    def _waits_for_commit(self) -> bool:
+        return self.tenant.is_held and self.world.clock.now < self._reads_on_at
+
+    def _is_deadly_to_read(self, records: Sequence[Record]) -> bool:
+        """Whether to take these records in takes the process with it (28)."""
+        plan = self.world.plan
+        if not plan.kills_readers or self.task.operator not in plan.deadly:
+            return False
+        at = self.tenant.reading.offset  # what lies before it is not looked into
+        killers = [r for r in records if r.offset >= at(r.topic) and _is_deadly(r)]
+        if killers:
+            self.world.faults.killed_by_record(self, killers[0])
+            self.worker.crash()
+        return bool(killers)
+
+    def _fails(self) -> bool:
+        """Whether something is raised here that nobody expected: it ends this task alone."""
+        if not self.world.strikes("task fails"):
+            return False
+        self.world.note(f"{self.worker.name} fails in {self}")
+        self.world.faults.died(self)
+        self.drop()
+        store = self.world.store_of(self.worker)
+        if store is not None:
+            store.blame(self.task, self.tenancy.token, "MemoryError")
+        self.worker.book.drop(self.task)
+        self.worker.ask()
+        return True
+
     def _work(self) -> bool:
         tenant, clock = self.tenant, self.world.clock
         for _ in range(4):
             work = tenant.work()
             if work is None:
                 return False
-            if self.claimed.suspicious and not self._show_hand(work):
+            if self.claimed.suspicious and not self._show(self.claimed.shown(work.hand)):
                 return False
             self.is_clean = False
             self._is_stirred = True
             if self._is_deadly(work):
                 self.worker.crash()
+                return False
+            if self._fails():
                 return False
             result = tenant.compute(work)
             took = clock.draw(self.world.plan.tuning.compute_ms + 1)
@@ -224,7 +295,8 @@ class Host:
 
     def _is_deadly(self, work: Any) -> bool:
         """Whether stepping this work takes the process with it (28)."""
-        if self.task.operator not in self.world.plan.deadly:
+        plan = self.world.plan
+        if plan.kills_readers or self.task.operator not in plan.deadly:
             return False
         windows = (w for each in work.rounds for w in each.windows)
         killers = [w for w in windows if w.seed == DEADLY_SEED and w.window == 1]
@@ -232,8 +304,7 @@ class Host:
             self.world.faults.killed(self, killers[0].stream.id)
         return bool(killers)
 
-    def _show_hand(self, work: Any) -> bool:
-        hand = self.claimed.shown(work.hand)
+    def _show(self, hand: str) -> bool:
         if hand == self._shown:
             return True
         store = self.world.store_of(self.worker)
@@ -370,6 +441,7 @@ class Host:
             self.drop()
             self.worker.book.drop(self.task)
             return
+        self.worker.leave_if_settled(self)
         if self.giving or (not self.busy and self.tenant.work() is not None):
             self.wake(1)  # it may have waited for this (19)
         elif self.is_clean and outcome is CommitOutcome.OK:
@@ -411,6 +483,14 @@ class Host:
 
     def __str__(self) -> str:
         return short(self.task)
+
+
+def _is_deadly(record: Record) -> bool:
+    try:
+        batches = decode_frame(record.value).batches
+    except WireError:
+        return False
+    return any(b.seed == DEADLY_SEED and b.window == 1 and b.kind is Kind.SPIKES for b in batches)
 
 
 def short(task: TaskId | None) -> str:

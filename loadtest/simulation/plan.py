@@ -5,6 +5,7 @@ commit, while acknowledgements are outstanding, and around hand-overs (docs/prot
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -20,9 +21,9 @@ FAULTS = (
     "failover after commit", "store lost", "outage", "hand over", "corrupt", "clock jump",
     "truncate", "send failed", "lost reply", "cut off", "astray", "leader change", "echo",
     "torn checkpoint", "crash after abort", "seek back",
-    "commit lost",
+    "commit lost", "die out", "task fails",
 )  # fmt: skip
-_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 3, 2, 1)
+_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 2, 2, 3, 2, 1)
 GAPS = ("markers", "garbage", "damage")
 """Offsets of a log that give nobody a record: drawn by themselves, beside the other faults."""
 
@@ -31,6 +32,9 @@ KILL = b"kill"
 """Stands for a KILL of any stream, whose era only the world knows."""
 FORGED = b"forged"
 """Stands for what somebody without keys makes of some record that lies in a topic."""
+
+
+_N_DEATHS = 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Tuning:
 class Plan:
     """`deploy_at` is when a late network comes, or when the one `removed` ("": none) goes.
 
-    `forced`: its streams that have not been told to end are ended then.
+    `forced`: its streams that have not been told to end are ended then. What is `deadly` takes the
+    process along that steps it, or already the one that reads it if it `kills_readers`.
     """
 
     seed: int
@@ -81,6 +86,7 @@ class Plan:
     forced: bool
     poisoned: frozenset[str]
     deadly: frozenset[str]
+    kills_readers: bool
 
     @property
     def ends_at(self) -> int:
@@ -97,8 +103,9 @@ def draw(
     With `faults` there are more of them: from 2 to 6, instead of up to 4.
 
     With `fatal` "poison" some operator surely fails on some streams, with "deadly" it kills the
-    process: every tenth and every twentieth seed have that anyway. With "forged" somebody without
-    keys writes what the system might have said; every eighth has that.
+    process, with "unreadable" already when it is read: every tenth and every twentieth seed have
+    that anyway. With "forged" somebody without keys writes what the system might have said; every
+    eighth has that.
     """
     rng = Random(f"world {seed}")
     names = sorted(SHAPES)
@@ -108,24 +115,30 @@ def draw(
     n_partitions = 2 if rng.random() < 0.15 else 1
     deploy_at = rng.randrange(10, 60)
     poisoned = _operator(rng, world, 1.0 if fatal == "poison" else 0.1)
-    deadly = _operator(rng, world, 1.0 if fatal == "deadly" else 0.05)
+    deadly = _operator(rng, world, 1.0 if fatal in ("deadly", "unreadable") else 0.05)
     seeds = [POISON_SEED + (rng.random() < 0.3)] * len(poisoned) + [DEADLY_SEED] * len(deadly)
     publications = _publications(rng, world, n_partitions, deploy_at, seeds)
     publications += _forged(rng, publications, 1.0 if fatal == "forged" else 0.12)
+    kills_readers = Random(f"reads {seed}").random() < 0.4 and not fatal
     kinds = FAULTS if faults is None else faults
     weights = [_WEIGHTS[(*FAULTS, *GAPS).index(k)] for k in kinds]
     n_faults = rng.choice((0, 1, 1, 2, 2, 3, 4) if faults is None else (2, 3, 4, 6))
     drawn = rng.choices(kinds, weights, k=n_faults) if kinds else []
+    n_workers, ttl_ms = rng.choice((1, 2, 2, 3)), rng.choice((80, 120))
     return Plan(
-        seed=seed, shape=world, n_partitions=n_partitions, n_workers=rng.choice((1, 2, 2, 3)),
-        ttl_ms=rng.choice((80, 120)), tuning=_tuning(rng), publications=publications,
+        seed=seed, shape=world, n_partitions=n_partitions, n_workers=n_workers,
+        ttl_ms=ttl_ms, tuning=_tuning(rng), publications=publications,
         faults=tuple(
             sorted(
-                [*((rng.randrange(5, 115), kind) for kind in drawn), *_gaps(seed, faults is None)]
+                [
+                    *(fault for kind in drawn for fault in _times(rng, kind, ttl_ms)),
+                    *_gaps(seed, faults is None),
+                ]
             )
         ),
         deploy_at=deploy_at, removed=_removed(rng, world), forced=rng.random() < 0.5,
         poisoned=poisoned, deadly=deadly,
+        kills_readers=kills_readers or fatal == "unreadable",
     )  # fmt: skip
 
 
@@ -136,6 +149,12 @@ def _gaps(seed: int, may: bool) -> list[tuple[int, str]]:
         return []
     kinds = GAPS if rng.random() < 0.3 else GAPS[:2]
     return [(rng.randrange(5, 115), rng.choice(kinds)) for _ in range(rng.randrange(1, 5))]
+
+
+def _times(rng: Random, kind: str, ttl_ms: int) -> Iterator[tuple[int, str]]:
+    """When a fault comes. Owners die out until a task is suspicious, and once more (28)."""
+    at = rng.randrange(5, 115)
+    yield from ((at + n * 2 * ttl_ms, kind) for n in range(_N_DEATHS if kind == "die out" else 1))
 
 
 def _tuning(rng: Random) -> Tuning:

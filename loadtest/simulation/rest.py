@@ -75,6 +75,14 @@ class Rest:
             why = self._hoard(owners[task], len(fields))
             if why:
                 return f"{short(task)} {why}"
+        return self._suspected()
+
+    def _suspected(self) -> str:
+        """A task that owners died with is trusted again once one of them has caught up (28)."""
+        for partition in range(self._world.plan.n_partitions):
+            for task in self._world.store.status(partition).tasks:
+                if task.claims > 2 and not self._world.faults.store_forgot:
+                    return f"{short(task.task)} is suspected after {task.claims} claims"
         return ""
 
     def _owners(self) -> dict[TaskId, Host]:
@@ -94,10 +102,13 @@ class Rest:
         logs = [log for (_, p), log in self._world.inputs.items() if p == partition]
         streams = [s for log in logs for s in log.streams.values()]
         n_open = sum(not s.closed for s in streams)
-        if tenant.n_streams > 2 * n_open:
+        # A KILL that was refused with its record does not come again: tasks pass it on once (17).
+        was_refused = "refused" in self._world.checker.excuses.get(partition, ())
+        if tenant.n_streams > 2 * n_open and not was_refused:
             return f"remembers {tenant.n_streams} streams"
         is_ingest = isinstance(tenant, Ingest)
-        if not self._world.faults.store_forgot and n_kept > 2 * n_open + is_ingest:
+        is_exact = not (self._world.faults.store_forgot or was_refused)
+        if is_exact and n_kept > 2 * n_open + is_ingest:
             return f"has {n_kept} streams in the store"
         if isinstance(tenant, Ingest):
             flight = tenant._flight

@@ -7,6 +7,7 @@ from loadtest.simulation.host import Host, short
 from loadtest.simulation.producer import Producer
 from router.seals import Keyring
 from router.store.calls import Claimed, TaskId
+from workers.hand import accused
 from workers.leases import Granted, LeaseBook, LeaseCall, Lost, Regained, Suspicious, Wanted
 from workers.tenancy import Tenancy, stored_of
 
@@ -16,17 +17,22 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 _TICK_MS = 30
-_SUSPECT_AFTER = 2
-"""Owners in a row that died with one window in hand, as in `workers/host.py` (28)."""
+_MOST_CHILDREN = 2
+"""Processes for suspicious tasks that a worker has at once, as in `workers/host.py`."""
 
 
 class Worker:
     """`paused_until`: stopped and continued. `cut_off_until`: from the broker, `astray_until`:
     from the store. Its clock runs at `rate` thousandths of the world's."""
 
-    def __init__(self, world: "World", name: str, rate: int, alone: TaskId | None) -> None:
+    def __init__(
+        self, world: "World", name: str, rate: int, alone: TaskId | None, parent: "Worker | None"
+    ) -> None:
         self.world = world
         self.name = name
+        self.alone = alone
+        self._parent = parent
+        self._children: dict[TaskId, Worker | None] = {}  # None: it waits for its turn
         self.is_alive = True
         self.paused_until = 0
         self.cut_off_until = 0
@@ -90,6 +96,7 @@ class Worker:
             self.is_alive = False
             for host in list(self.hosts.values()):  # of leases that it lost before
                 host.drop()
+            self._is_over()
 
     def _execute(self, call: LeaseCall) -> None:
         """The store runs a call, whatever became of the caller meanwhile."""
@@ -124,7 +131,7 @@ class Worker:
             elif isinstance(event, Wanted):
                 self._give_if_caught_up(event.task)
             elif isinstance(event, Suspicious):
-                self.world.start_worker(event.task)
+                self._isolate(event.task)
         if events or call.verb != "renew":
             self.ask()
 
@@ -179,14 +186,44 @@ class Worker:
         world.deployment.keep_keys()
         self.learn_keys()
         tenant = world.deployment.tenant(claimed, stored, self.keys)
-        if claimed.hand_count >= _SUSPECT_AFTER:
-            field, _, window = claimed.hand_last.rpartition("#")
-            tenant.accuse(field, f"PoisonBatch: window {window} ended two workers")
+        field, error = accused(claimed)
+        if field:
+            tenant.accuse(field, error)
         tenancy = Tenancy(task, claimed.token, tenant, 0 if stored is None else stored.number)
         host = self.hosts[task] = Host(self, claimed, tenant, tenancy)
         world.note(f"{self.name} takes {host}, checkpoint {tenancy.number}")
         world.n_recoveries += claimed.claims > 1
         host.position()
+
+    # ---- suspicious tasks ---------------------------------------------------------------------
+
+    def _isolate(self, task: TaskId) -> None:
+        """Start a process for the task, now or when another one has ended."""
+        if task not in self._children:
+            self._children[task] = None
+            self._start_children()
+
+    def _start_children(self) -> None:
+        for task, child in self._children.items():
+            if sum(c is not None for c in self._children.values()) >= _MOST_CHILDREN:
+                return
+            if child is None:
+                self._children[task] = self.world.start_worker(task, self)
+
+    def _is_over(self) -> None:
+        """This process has ended: its parent has a place again, and its children end with it."""
+        children, self._children = self._children, {}
+        for child in children.values():
+            if child is not None:
+                child.crash()
+        if self._parent is not None and self.alone is not None:
+            self._parent._children.pop(self.alone, None)
+            self._parent._start_children()
+
+    def leave_if_settled(self, host: Host) -> None:
+        """One that runs alone gives its task back when the suspicion is over (28)."""
+        if self.alone is not None and host.tenancy.n_commits and not self.book.is_stopping:
+            self.stop()
 
     # ---- its end ------------------------------------------------------------------------------
 
@@ -194,6 +231,10 @@ class Worker:
         """Hand everything over, then leave."""
         self.world.note(f"{self.name} is asked to stop")
         self._give_keys_back()
+        self._children = {t: c for t, c in self._children.items() if c is not None}
+        for child in self._children.values():
+            if child is not None and not child.book.is_stopping:
+                child.stop()
         self.book.stop()
         for task in self.book.tasks:
             if task in self.hosts:
@@ -211,4 +252,6 @@ class Worker:
         for host in list(self.hosts.values()):
             self.world.faults.died(host)
             host.drop()
-        self.world.clock.after(1 + self.world.clock.draw(60), self.world.start_worker)
+        self._is_over()
+        if self.alone is None:
+            self.world.clock.after(1 + self.world.clock.draw(60), self.world.start_worker)

@@ -30,6 +30,8 @@ from workers.tenant import trust
 __all__ = ["World"]
 
 _GIVE_UP_MS = 16_000
+_GIVE_UP_READING_MS = 80_000
+"""Where each repeat of a deadly record costs owners of its own, until its sender has committed."""
 _CALM_AFTER_MS = 16
 """How long after the last fault or publication the armed faults may still strike."""
 
@@ -73,8 +75,9 @@ class World:
         for at, kind in plan.faults:
             after(at, self.faults.do, kind)
         after(plan.ends_at + _CALM_AFTER_MS, self._calm_down)
-        if self.clock.run(_GIVE_UP_MS):
-            self._end(f"not over after {_GIVE_UP_MS} ms")
+        most_ms = _GIVE_UP_READING_MS if plan.kills_readers and plan.deadly else _GIVE_UP_MS
+        if self.clock.run(most_ms):
+            self._end(f"not over after {most_ms} ms")
         elif not self._is_over():
             self._end("nothing happens any more")
         self.checker.judge()
@@ -92,7 +95,8 @@ class World:
         """No more faults: what is held up goes on, and enough workers live."""
         self.is_calm = True
         self.faults.armed.clear()
-        if not any(w.is_alive and not w.book.is_stopping for w in self.workers):
+        mine = (w for w in self.workers if w.alone is None)
+        if not any(w.is_alive and not w.book.is_stopping for w in mine):
             self.start_worker()
         self.clock.after(10, self._look)
 
@@ -128,10 +132,12 @@ class World:
         now = self.clock.now
         return None if self.outage_until > now or worker.astray_until > now else self.store
 
-    def start_worker(self, alone: TaskId | None = None) -> None:
+    def start_worker(self, alone: TaskId | None = None, parent: Worker | None = None) -> Worker:
         name = f"w{len(self.workers) + 1}"
         rate = (1000, 1000, 800, 1250)[self.clock.draw(4)]
-        self.workers.append(Worker(self, name, rate, alone))
+        worker = Worker(self, name, rate, alone, parent)
+        self.workers.append(worker)
+        return worker
 
     def read_by(self, place: Place, host: Host) -> None:
         self._readers.setdefault(place, {})[host] = None

@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
 
 from router.admin import create_topics
 from router.client import Publisher, ResultReader, reachable
@@ -37,6 +38,7 @@ from router.seals import Keyring
 from router.settings import Settings
 from router.store.redis import RedisStore
 from router.topics import DEAD_LETTER
+from topologies.errors import SpikeRouterError
 
 __all__ = ["create_app"]
 
@@ -79,7 +81,19 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
 
 
 class _App(FastAPI):
-    """FastAPI, which would list a response that is never given: what is not legal is 400 here."""
+    """FastAPI, which would list a response that is never given: what is not legal is 400 here; and
+    would tell the server a traceback where it does not start for a reason that has a sentence."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or one life of the application."""
+
+        async def say(message: Message) -> None:
+            why = getattr(self.state, "refused", "")
+            if why and message["type"] == "lifespan.startup.failed":
+                message = {**message, "message": why}
+            await send(message)
+
+        await super().__call__(scope, receive, say if scope["type"] == "lifespan" else send)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -104,7 +118,11 @@ def _lifespan(settings: Settings, given: Services | None, metrics: Metrics) -> L
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             if given is None:
-                services = await _open(settings, stack)
+                try:
+                    services = await _open(settings, stack)
+                except SpikeRouterError as error:
+                    app.state.refused = str(error)
+                    raise
                 app.state.gateway = Gateway(settings, services, metrics)
             watching = asyncio.create_task(app.state.gateway.watch_backlog())
             try:

@@ -12,7 +12,7 @@ from router.client import (
 )
 from router.records import RecordError
 from router.results import ResultsLost
-from router.store.errors import StoreUnavailable
+from router.store.errors import StoreUnavailable, StoreUnfit
 from router.topics import TopicError
 from topologies.errors import SpikeRouterError
 
@@ -96,6 +96,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (PublishFailed, 503),
     (ReaderFailed, 503),
     (StoreUnavailable, 503),
+    (StoreUnfit, 503),
     (ResultTimeout, 504),
     (SpikeRouterError, 500),
 )

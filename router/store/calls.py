@@ -65,6 +65,7 @@ __all__ = [
     "TaskStatus",
     "WorkerInfo",
     "WorkerStatus",
+    "blame",
     "blob_calls",
     "claim",
     "commit",
@@ -283,6 +284,15 @@ def hand(task: TaskId, token: str, value: str) -> Call[bool]:
     is another's: do not step.
     """
     return _call("hand", task.partition, (str(task), token, value), replies.flag)
+
+
+def blame(task: TaskId, token: str, error: str) -> Call[bool]:
+    """Say what ends this owner, whose lease is left to run out; False when it was another's (28).
+
+    The claims go on being counted, and `status` shows the error until an owner has caught up.
+    """
+    _named("error", error)
+    return _call("blame", task.partition, (str(task), token, error), replies.flag)
 
 
 def fail_task(task: TaskId, token: str, error: str) -> Call[bool]:

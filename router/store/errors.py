@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from topologies.errors import SpikeRouterError
 
-__all__ = ["StoreCallError", "StoreError", "StoreReplyError", "StoreUnavailable"]
+__all__ = ["StoreCallError", "StoreError", "StoreReplyError", "StoreUnavailable", "StoreUnfit"]
 
 
 class StoreError(SpikeRouterError, RuntimeError):
@@ -19,6 +19,10 @@ class StoreUnavailable(StoreError):
 
 class StoreReplyError(StoreError):
     """The store answered with something no version of this project writes."""
+
+
+class StoreUnfit(StoreError):
+    """What answers cannot or must not be the store; the sentence says why, and what to set."""
 
 
 class StoreCallError(StoreError, ValueError):

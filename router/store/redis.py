@@ -1,4 +1,4 @@
-"""The store over TCP: Redis 7 or Valkey, through redis.asyncio.
+"""The store over TCP: Redis 7 or Valkey, one server or a cluster, through redis.asyncio.
 
 Every method has one deadline for all its round trips. Nothing is retried here: a call whose
 outcome is unknown raises `StoreUnavailable`, and the protocol knows what to do (rule 23).
@@ -17,21 +17,24 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
 
 from redis import exceptions as errors
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from router.probe import what_listens
 from router.security import redis_options
-from router.settings import Settings
+from router.settings import Settings, SettingsError
 from router.store import calls
 from router.store.calls import BlobWrite, Call, Query, Reply, StoredCheckpoint, TaskId
-from router.store.errors import StoreReplyError, StoreUnavailable
+from router.store.errors import StoreReplyError, StoreUnavailable, StoreUnfit
+from router.store.fitness import Demands, refusal, store_mismatch
 from router.store.lua import script
+from router.store.nodes import AWAY, Nodes, ask
 
 __all__ = ["RedisStore"]
 
@@ -43,14 +46,10 @@ _MANIFESTS = "snn:networks"
 _GENERATION = "snn:generation"
 _REMOVED = "snn:removed"
 _KEYS = "snn:keys"
-_AWAY = (
-    TimeoutError,
-    OSError,
-    errors.ConnectionError,
-    errors.TimeoutError,
-    errors.BusyLoadingError,
-    errors.ReadOnlyError,
-    errors.OutOfMemoryError,
+_NO_URL: Final = (
+    "SPIKEROUTER_REDIS is no address of a Redis: legal is "
+    "redis://[USER:PASSWORD@]HOST:PORT/DATABASE (rediss:// for TLS, HOST:PORT,HOST:PORT for nodes "
+    "of a cluster) or unix:///FILE; special characters of a password are written as %XX."
 )
 # It runs and cannot write now: its disk is full, it lacks its replicas, or a failover is under way.
 _NOT_NOW = re.compile(r"\b(MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b")
@@ -85,40 +84,61 @@ class RedisStore:
     commit = _method(calls.commit)
     hand = _method(calls.hand)
     fail_task = _method(calls.fail_task)
+    blame = _method(calls.blame)
     status = _method(calls.status)
 
-    def __init__(self, client: Redis, *, timeout: float = 2.0) -> None:
-        """`client` is closed with the store; it must neither retry nor decode replies."""
-        self._client = client
-        self._command: Callable[..., Awaitable[Any]] = client.execute_command
+    def __init__(self, nodes: Nodes, *, timeout: float = 2.0) -> None:
+        """`nodes` are closed with the store."""
+        self._nodes = nodes
         self._timeout = timeout
 
     @classmethod
     def connect(
-        cls, url: str, *, timeout: float = 2.0, security: Mapping[str, Any] | None = None
+        cls,
+        url: str,
+        *,
+        timeout: float = 2.0,
+        security: Mapping[str, Any] | None = None,
+        demands: Demands | None = None,
     ) -> Self:
         """A store at `redis://host:port/db`; connects when it is first used.
 
-        `security` are more arguments of `redis.asyncio.Redis.from_url`.
+        Of a cluster several nodes may be named, `redis://a:1,b:2/0`; whether it is one, the first
+        that answers tells. `security` are more arguments of `redis.asyncio.Redis.from_url`,
+        `demands` what is asked of the servers, None for nothing. Raises ValueError for other URLs.
         """
-        client = Redis.from_url(
-            url,
-            decode_responses=False,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=timeout,
-            socket_timeout=None,  # calls have deadlines; redis-py's can swallow a cancellation
+        options = {
+            "decode_responses": False,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_connect_timeout": timeout,
+            "socket_timeout": None,  # calls have deadlines; redis-py's can swallow a cancellation
             **(security or {}),
-        )
-        return cls(client, timeout=timeout)
+        }
+        nodes = Nodes(url, timeout=timeout, options=options, demands=demands)
+        return cls(nodes, timeout=timeout)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The store that these settings describe; raises SettingsError for unusable files."""
-        return cls.connect(
-            settings.redis, timeout=settings.store_timeout_s, security=redis_options(settings)
-        )
+        security = redis_options(settings)
+        try:
+            return cls.connect(
+                settings.redis,
+                timeout=settings.store_timeout_s,
+                security=security,
+                demands=Demands(settings.redis_may_evict, settings.redis_may_forget),
+            )
+        except ValueError as error:  # its text may quote a password
+            raise SettingsError(_NO_URL) from error
 
     async def __aenter__(self) -> Self:
+        """Meet the servers. Raises StoreUnfit for what cannot or must not be the store; one that is
+        away is met by the first call that finds it."""
+        try:
+            await self._meet()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -131,21 +151,45 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close every connection; a call under way fails with StoreUnavailable."""
-        await self._client.aclose()
+        await self._nodes.close()
+
+    async def _meet(self) -> None:
+        try:
+            async with self._deadline("INFO"):
+                await self._nodes.meet()
+        except (StoreUnavailable, StoreReplyError) as error:
+            if self._nodes.is_demanding:
+                await self._find_out()
+            if not isinstance(error, StoreUnavailable):
+                raise
+
+    async def _find_out(self) -> None:
+        """Raise StoreUnfit if what answers where the store should be is something else."""
+        for address in self._nodes.addresses:
+            if found := await what_listens(address.host, address.port):
+                has = {"tls": self._nodes.tls, "certificate": self._nodes.has_certificate}
+                if why := store_mismatch(found, str(address), **has):
+                    raise StoreUnfit(why)
 
     async def ping(self) -> None:
-        """Return when the store answers."""
-        await self._execute([("PING",)])
+        """Return when the store answers, each of its servers."""
+        async with self._deadline("PING"):
+            for client in await self._nodes.masters():
+                await ask(client, "PING")
 
     async def run(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Run one script; it is loaded again when the server has forgotten it."""
         text = script(call.script)
         operands = (len(call.keys), *call.keys, *call.args)
-        async with self._deadline(call.script, timeout):
+
+        async def send(client: Redis) -> Any:
             try:
-                reply = await self._command("EVALSHA", text.sha, *operands)
+                return await ask(client, "EVALSHA", text.sha, *operands)
             except errors.NoScriptError:
-                reply = await self._command("EVAL", text.text, *operands)
+                return await ask(client, "EVAL", text.text, *operands)
+
+        async with self._deadline(call.script, timeout):
+            reply = await self._nodes.at(call.keys[0], send)
         return call.read(reply)
 
     async def read(self, query: Query[T], *, timeout: float | None = None) -> T:
@@ -248,12 +292,21 @@ class RedisStore:
         await self._execute([("UNLINK", f"snn:artifact:{operator}")])
 
     async def released(self, partitions: Iterable[int]) -> AsyncGenerator[TaskId, None]:
-        """Tasks as they are given back, as far as the store tells it: some may be missed."""
-        with _translated("SUBSCRIBE", self._timeout):
-            async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
-                await channel.subscribe(*(calls.released_channel(p) for p in partitions))
+        """Tasks as they are given back, as far as the store tells it: some may be missed.
+
+        A cluster tells all its nodes what one is told: any of them will do.
+        """
+        channels = [calls.released_channel(p) for p in partitions]
+        client = await self._listening_at(channels[0])
+        with self._translated("SUBSCRIBE", self._timeout):
+            async with client.pubsub(ignore_subscribe_messages=True) as channel:
+                await channel.subscribe(*channels)
                 async for message in channel.listen():
                     yield TaskId.parse(message["data"].decode())
+
+    async def _listening_at(self, channel: str) -> Redis:
+        async with self._deadline("SUBSCRIBE"):
+            return await self._nodes.at(channel, _itself)
 
     async def _get(self, key: str) -> bytes | None:
         (reply,) = await self._execute([("GET", key)])
@@ -262,40 +315,71 @@ class RedisStore:
     async def _execute(
         self, commands: Sequence[tuple[calls.Arg, ...]], timeout: float | None = None
     ) -> list[Reply]:
-        replies: list[Reply] = []
+        """Run commands, those of a partition as of one instant; a key stands after each name."""
+        found: dict[int, Reply] = {}
         async with self._deadline(str(commands[0][0]) if commands else "nothing", timeout):
-            for start in range(0, len(commands), _BATCH):
-                async with self._client.pipeline(transaction=True) as pipeline:
-                    for command in commands[start : start + _BATCH]:
-                        pipeline.execute_command(*command)
-                    replies += await pipeline.execute()
-        return replies
+            for places in await self._nodes.groups(commands):
+                for start in range(0, len(places), _BATCH):
+                    some = places[start : start + _BATCH]
+                    batch = [commands[place] for place in some]
+                    send = partial(_transaction, batch)
+                    replies = await self._nodes.at(batch[0][1], send)
+                    found.update(zip(some, replies, strict=True))
+        return [found[place] for place in range(len(commands))]
 
     @asynccontextmanager
     async def _deadline(self, what: str, timeout: float | None = None) -> AsyncIterator[None]:
         limit = self._timeout if timeout is None else timeout
-        with _translated(what, limit):
+        with self._translated(what, limit):
             try:
                 async with asyncio.timeout(limit):
                     yield
             except errors.ReadOnlyError:
-                await self._client.connection_pool.disconnect()  # it became a replica: ask anew
+                await self._nodes.disconnect()  # it became a replica: ask anew
                 raise
 
-
-@contextmanager
-def _translated(what: str, limit: float) -> Iterator[None]:
-    try:
-        yield
-    except _AWAY as error:
-        raise StoreUnavailable(
-            f"The store did not complete {what!r} within {limit:g} s "
-            f"({type(error).__name__}: {error}). Check that it runs; the call may be repeated."
-        ) from error
-    except errors.RedisError as error:
-        if _NOT_NOW.search(str(error)):
+    @contextmanager
+    def _translated(self, what: str, limit: float) -> Iterator[None]:
+        try:
+            yield
+        except AWAY as error:
+            self._nodes.doubt()
+            why = refusal(_told(error), self._nodes.where)
+            if why is not None and not self._nodes.met:
+                raise StoreUnfit(why) from error
             raise StoreUnavailable(
-                f"The store cannot complete {what!r} now: {error}. Check its disk and its replicas;"
-                " the call may be repeated."
+                f"The store did not complete {what!r} within {limit:g} s "
+                f"({type(error).__name__}: {why or error}). Check that it runs; the call may be "
+                "repeated."
             ) from error
-        raise StoreReplyError(f"The store refused {what!r}: {error}.") from error
+        except errors.RedisError as error:
+            if _NOT_NOW.search(str(error)):
+                raise StoreUnavailable(
+                    f"The store cannot complete {what!r} now: {error}. Check its disk and its "
+                    "replicas; the call may be repeated."
+                ) from error
+            if why := refusal(_told(error), self._nodes.where):
+                raise StoreUnfit(why) from error
+            raise StoreReplyError(f"The store refused {what!r}: {error}.") from error
+
+
+async def _itself(client: Redis) -> Redis:
+    return client
+
+
+async def _transaction(commands: Sequence[tuple[calls.Arg, ...]], client: Redis) -> list[Reply]:
+    async with client.pipeline(transaction=True) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Reply] = await pipeline.execute()
+        return replies
+
+
+def _told(error: BaseException) -> str:
+    """What an error and those it came from say; redis-py keeps the server's first word apart."""
+    texts: list[str] = []
+    link: BaseException | None = error
+    while link is not None:
+        texts += [getattr(link, "status_code", None) or "", str(link)]
+        link = link.__cause__ or link.__context__
+    return " ".join(filter(None, texts))

@@ -158,7 +158,7 @@ def worker_status(row: Reply) -> WorkerStatus:
 def task_status(row: Reply) -> TaskStatus:
     """One task's row of `status`."""
     task, kind, cost, worker, lease, claims, number, age, in_hand, wanted, *last = items_of(row)
-    error, needs = last
+    error, needs, last_error = last
     return TaskStatus(
         task=task_id(task),
         kind=text(kind),
@@ -172,4 +172,5 @@ def task_status(row: Reply) -> TaskStatus:
         wanted_by=text(wanted),
         error=text(error),
         needs=tuple(int(need) for need in text(needs).split()),
+        last_error=text(last_error),
     )

@@ -130,6 +130,7 @@ class SimulatedStore:
     commit = _method(calls.commit)
     hand = _method(calls.hand)
     fail_task = _method(calls.fail_task)
+    blame = _method(calls.blame)
     status = _method(calls.status)
 
     def __init__(

@@ -313,7 +313,8 @@ class StoredCheckpoint:
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
     """One task record. `lease_ms` is what is left of its lease, 0 or less when it is free;
-    `checkpoint_age_ms` is None before the first checkpoint."""
+    `checkpoint_age_ms` is None before the first checkpoint. `error` keeps the task from being
+    claimed; `last_error` is what ended its last owner, "" once one has caught up (28)."""
 
     task: TaskId
     kind: str
@@ -327,6 +328,7 @@ class TaskStatus:
     wanted_by: str
     error: str
     needs: tuple[int, ...] = ()
+    last_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

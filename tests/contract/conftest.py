@@ -17,12 +17,14 @@ from router.apache_config import Tls
 from router.embedded import EmbeddedBroker
 from router.redis_server import RedisServer
 from router.settings import Settings
+from tests.contract.redis_cluster import RedisCluster
 
 # Deselected by its marker in `make test`, but its imports need the extra `monitor` all the same.
 collect_ignore = [] if find_spec("faust") else ["test_monitor.py"]
 
 REAL_KAFKA = pytest.param("apache_kafka", marks=pytest.mark.servers)
 REAL_REDIS = pytest.param("redis_server_url", marks=pytest.mark.servers)
+REDIS_CLUSTER = pytest.param("redis_cluster_url", marks=pytest.mark.servers)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +63,25 @@ def redis_server_url(redis_server: RedisServer, emptied: Callable[[str], None]) 
 
 
 @pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A running Redis Cluster of three nodes."""
+    cluster = RedisCluster()
+    with asyncio.Runner() as runner:
+        runner.run(cluster.__aenter__())
+    yield cluster
+    with asyncio.Runner() as runner:
+        runner.run(cluster.close())
+
+
+@pytest.fixture
+def redis_cluster_url(redis_cluster: RedisCluster, emptied: Callable[[str], None]) -> str:
+    """URL of that cluster, emptied before the test."""
+    for server in redis_cluster.masters:
+        emptied(server.address)
+    return redis_cluster.url
+
+
+@pytest.fixture(scope="session")
 def embedded_kafka(embedded_broker: EmbeddedBroker) -> str:
     """HOST:PORT of the embedded broker, for tests of its own limits."""
     return embedded_broker.address
@@ -76,6 +97,13 @@ def kafka(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["embedded_redis_url", REAL_REDIS])
 def redis_url(request: pytest.FixtureRequest) -> str:
     """URL of a store of each kind, emptied before the test."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+@pytest.fixture(params=["embedded_redis_url", REAL_REDIS, REDIS_CLUSTER])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The same, and of a cluster: for tests that need no client of their own beside the store."""
     url: str = request.getfixturevalue(request.param)
     return url
 

@@ -14,9 +14,10 @@ from router.apache import ApacheKafka
 from router.apache_config import KafkaSecurity, Tls
 from router.bus import Bus, BusError, Place
 from router.client import Publisher, ResultReader
+from router.probe import WrongServer
 from router.redis_server import RedisServer
 from router.settings import Settings, SettingsError
-from router.store.errors import StoreUnavailable
+from router.store.errors import StoreUnfit
 from router.store.redis import RedisStore
 from router.supervisor import Stack, StackOptions
 from router.topics import DEAD_LETTER
@@ -122,9 +123,8 @@ async def test_the_client_library_is_let_in_too(allowed: Settings) -> None:
         {"kafka_username": "nobody"},
         {"kafka_certificate": None, "kafka_key": None},
         {"kafka_ca": None},
-        {"kafka_security": "SASL_PLAINTEXT"},
     ],
-    ids=["password", "user", "no certificate", "unknown authority", "no tls"],
+    ids=["password", "user", "no certificate", "unknown authority"],
 )
 async def test_a_client_that_is_not_let_in_is_told_to_look_at_its_settings(
     allowed: Settings, change: dict[str, Any]
@@ -134,6 +134,13 @@ async def test_a_client_that_is_not_let_in_is_told_to_look_at_its_settings(
     with pytest.raises(BusError, match="user and certificates"):
         async with Bus(allowed.changed(**change)):
             pass
+
+
+async def test_a_client_without_tls_is_told_that_kafka_has_it(allowed: Settings) -> None:
+    settings = allowed.changed(kafka_security="SASL_PLAINTEXT")
+    for opening in (create_topics(settings, ["never"], 1), Bus(settings).__aenter__()):
+        with pytest.raises(WrongServer, match="speaks TLS"):
+            await opening
 
 
 async def test_a_certificate_file_that_cannot_be_read_is_named(allowed: Settings) -> None:
@@ -157,9 +164,9 @@ async def test_a_redis_with_tls_and_a_password_is_reached_by_settings(
             await store.put_artifact("op", b"weights")
             assert await store.get_artifact("op") == b"weights"
         for change in ({"redis_password": "wrong"}, {"redis_ca": None}):
-            async with RedisStore.of(settings.changed(**change)) as store:
-                with pytest.raises(StoreUnavailable):
-                    await store.ping()
+            with pytest.raises(StoreUnfit, match="does not let us in"):
+                async with RedisStore.of(settings.changed(**change)):
+                    pass
 
 
 def _redis_user(password: str) -> str:

@@ -16,7 +16,7 @@ from router.seals import Trust
 from router.store import simulated
 from router.store.lua import script
 from router.wire import Batch
-from workers import ingest, task
+from workers import hand, ingest, task
 from workers.ingest import Ingest
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger, Taken
@@ -34,8 +34,8 @@ def checkpoint_before_acknowledgement(patch: pytest.MonkeyPatch) -> None:
     """The barrier of rule 21 is gone."""
     snapshot = Task.snapshot
 
-    def early(self: Task, full: bool) -> Snapshot | None:
-        taken = snapshot(self, full)
+    def early(self: Task, full: bool, anyhow: bool = False) -> Snapshot | None:
+        taken = snapshot(self, full, anyhow)
         return None if taken is None else taken._replace(n_outputs=0)
 
     patch.setattr(Task, "snapshot", early)
@@ -183,6 +183,21 @@ def any_checkpoint_ends_a_suspicion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Tenancy, "begin", trusting)
 
 
+def survival_untold(patch: pytest.MonkeyPatch) -> None:
+    """An owner that has caught up and finds nothing to write says nothing (28)."""
+    snapshot = Task.snapshot
+
+    def silent(self: Task, full: bool, anyhow: bool = False) -> Snapshot | None:
+        return snapshot(self, full)
+
+    patch.setattr(Task, "snapshot", silent)
+
+
+def deadly_record_taken_again(patch: pytest.MonkeyPatch) -> None:
+    """A record that two owners in a row died of is taken in like any other (28)."""
+    patch.setattr(hand, "_SUSPECT_AFTER", 10**9)
+
+
 def accusation_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A stream is only accused if the checkpoint has it (28)."""
     accuse = Task.accuse
@@ -273,6 +288,8 @@ BUGS = (
     Bug(batches_without_routes, ("late",), ()),
     Bug(new_era_without_its_record, ("chain",), ()),
     Bug(any_checkpoint_ends_a_suspicion, ("group-loop", "skip"), ("pause",), fatal="deadly"),
+    Bug(survival_untold, ("chain",), ("die out",)),
+    Bug(deadly_record_taken_again, ("chain",), (), fatal="unreadable"),
     Bug(accusation_forgotten, ("chain",), (), fatal="deadly"),
     Bug(markers_waited_for, ("chain",), ("markers",)),
     Bug(markers_taken_for_a_gap, ("chain",), ("markers",)),

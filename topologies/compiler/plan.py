@@ -1,32 +1,38 @@
 """What a compiled network asks of a deployment: topics, tasks, and batches that are not too large.
 
 A batch is the outputs of one group in one window. Its worst size is that of the dense encodings:
-one bit per spike, or the narrowest integers per value, for every step. It stays below 900 kB, since
-a broker takes records up to 1 MB: first the longest window is shortened, which costs nothing but
+one bit per spike, or the narrowest integers per value, for every step; that of a readout, all its
+emissions. A record with it stays below 900 kB (`topologies.batches`), since a broker takes records
+up to 1 MB: first the longest window is shortened, which costs nothing but
 frames; where one step alone is too large, the operator is cut into more groups; what is still too
 large is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from topologies.batches import (
+    LARGEST_RECORD,
+    ROUTE_BYTES,
+    payload_bytes,
+    record_bytes,
+    result_bytes,
+)
 from topologies.compiled import CompiledNetwork, Group, Operator
 from topologies.compiler.digest import Place, strong_components
 from topologies.compiler.groups import CapacityError, fewest_groups
 from topologies.stages.base import ValueType
+from topologies.stages.readout import Readout
 
 __all__ = [
-    "LARGEST_BATCH",
     "Plan",
     "TaskPlan",
-    "batch_bytes",
     "cycle_window",
     "fit_batches",
     "make_plan",
+    "worst_records",
 ]
-
-LARGEST_BATCH = 900_000  # bytes; a record may have 1,048,576, envelope and headers included
-_OVERHEAD = 256  # bytes of a frame around its batches: names, routes, columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +46,11 @@ class TaskPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Topics with their partitions, tasks, and the worst batch of each operator in bytes."""
+    """Topics with their partitions, tasks, and the largest record of each operator in bytes."""
 
     topics: tuple[str, ...]
     tasks: tuple[TaskPlan, ...]
-    worst_batch: Mapping[str, int]
-
-
-def batch_bytes(value: ValueType, n: int, n_steps: int) -> int:
-    """The most bytes that `n` values of this type take for `n_steps` steps."""
-    if value.is_spike:
-        return (n * n_steps + 7) // 8 + _OVERHEAD
-    low, high = min(value.low, 0), value.high
-    width = next(
-        size
-        for size, fits in ((1, low >= 0 and high < 2**8), (2, max(-low, high) < 2**15), (4, True))
-        if fits
-    )
-    return n * n_steps * width + _OVERHEAD
+    worst_record: Mapping[str, int]
 
 
 def fit_batches(
@@ -66,25 +59,52 @@ def fit_batches(
     """(groups, longest window) such that no batch is too large. Raises CapacityError."""
     fitted = dict(groups)
     for oid, operator in operators.items():
-        if operator.kind == "readout":
-            continue
-        value = operator.output
+        largest = partial(_largest_record, operator.kind, operator.output, _every(operator))
 
-        def fits(group: Group, value: ValueType = value) -> bool:
-            return batch_bytes(value, group.hi - group.lo, 1) <= LARGEST_BATCH
+        def fits(group: Group, largest: Callable[[int, int], int] = largest) -> bool:
+            return largest(group.hi - group.lo, 1) <= LARGEST_RECORD
 
         if not all(fits(group) for group in groups[oid]):
-            cut = fewest_groups(operator, fits, len(groups[oid]))
-            if cut is None or operator.kind == "ingest":
+            is_whole = operator.kind in ("ingest", "readout")
+            cut = None if is_whole else fewest_groups(operator, fits, len(groups[oid]))
+            if cut is None:
+                value = operator.output
                 raise CapacityError(
-                    f"One step of operator {oid} is a batch of more than {LARGEST_BATCH} bytes "
+                    f"One step of operator {oid} is a record of more than {LARGEST_RECORD} bytes "
                     f"({value.n} values up to {value.largest}) and cannot be cut any further."
                 )
             fitted[oid] = cut
         for group in fitted[oid]:
-            while batch_bytes(value, group.hi - group.lo, longest) > LARGEST_BATCH:
+            while largest(group.hi - group.lo, longest) > LARGEST_RECORD:
                 longest -= max(1, longest // 16)
     return fitted, longest
+
+
+def _every(operator: Operator) -> int | None:
+    """The steps from one emission of a readout to the next; None: one, at the end."""
+    stage = operator.program.stages[-1]
+    return stage.every if isinstance(stage, Readout) else None
+
+
+def _largest_record(
+    kind: str, value: ValueType, every: int | None, n: int, n_steps: int, routes: int = ROUTE_BYTES
+) -> int:
+    """What `n` outputs of an operator take at most in a window of `n_steps`."""
+    if kind == "readout":
+        return record_bytes(result_bytes(n, every, n_steps), routes)
+    return record_bytes(payload_bytes(value, n, n_steps), routes)
+
+
+def worst_records(network: CompiledNetwork, routes: int = ROUTE_BYTES) -> dict[str, int]:
+    """The largest record of each operator in bytes, where a stream's networks take `routes`."""
+    window, every = network.input.longest_window, network.outputs.every
+    return {
+        oid: max(
+            _largest_record(summary.kind, summary.output, every, g.hi - g.lo, window, routes)
+            for g in network.groups[oid]
+        )
+        for oid, summary in network.summaries.items()
+    }
 
 
 def cycle_window(places: Sequence[Place]) -> int | None:
@@ -113,13 +133,9 @@ def make_plan(network: CompiledNetwork, partitions: int = 1) -> Plan:
     """The plan of a network with this many partitions in every topic."""
     topics = [f"snn.in.{network.input.name}"]
     tasks: list[TaskPlan] = []
-    worst: dict[str, int] = {}
     for oid, summary in network.summaries.items():
         if summary.kind != "readout":
             topics.append(f"snn.spikes.{oid}")
-            sizes = (group.hi - group.lo for group in network.groups[oid])
-            window = network.input.longest_window
-            worst[oid] = batch_bytes(summary.output, max(sizes), window)
         for group in network.groups[oid]:
             tasks.extend(TaskPlan(oid, group.index, p) for p in range(partitions))
-    return Plan((*topics, f"snn.out.{network.name}"), tuple(tasks), worst)
+    return Plan((*topics, f"snn.out.{network.name}"), tuple(tasks), worst_records(network))

@@ -109,6 +109,6 @@ end
 -- What the owner has in hand stays: it may be stepping it while this older state is committed (28).
 redis.call('HSET', task, 'number', int(number), 'format', ARGV[5], 'committed', int(clock()))
 if ARGV[11] == '1' then -- the owner survived all that its predecessor may have died of
-  redis.call('HSET', task, 'claims', '0')
+  redis.call('HSET', task, 'claims', '0', 'last_error', '')
 end
 return 0

@@ -23,5 +23,5 @@ redis.call('HSET', key('task', id),
   'claims', '0', 'number', '0', 'format', '0', 'committed', '',
   'hand', '', 'hand_last', '', 'hand_count', '0', 'alone', '',
   'alone_until', '0',
-  'wanted_by', '', 'wanted_until', '0', 'error', '')
+  'wanted_by', '', 'wanted_until', '0', 'error', '', 'last_error', '')
 return 1

@@ -6,6 +6,6 @@ if redis.call('HGET', task, 'token') ~= token then
   return 0
 end
 redis.call('HSET', task, 'worker', '', 'token', '', 'released', token, 'deadline', int(clock()),
-  'claims', '0', 'hand', '', 'hand_last', '', 'hand_count', '0', 'alone', '')
+  'claims', '0', 'hand', '', 'hand_last', '', 'hand_count', '0', 'alone', '', 'last_error', '')
 redis.call('PUBLISH', prefix .. 'released', ARGV[1])
 return 1

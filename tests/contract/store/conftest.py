@@ -26,6 +26,7 @@ from router.store.calls import (
     TaskSpec,
     WorkerInfo,
 )
+from router.store.nodes import split_url
 from router.store.redis import RedisStore
 from router.store.simulated import SimulatedStore, Snapshot
 
@@ -293,6 +294,36 @@ class RealServer(Server):
             return list(values.execute())
 
 
+class ClusterServer(RealServer):
+    """A cluster: the test's own client speaks to its nodes one by one, or to who has a key."""
+
+    def __init__(self, url: str, runner: asyncio.Runner) -> None:
+        super().__init__(split_url(url)[0], runner)
+        self.client.close()
+        runner.run(self.store.close())
+        self.store = RedisStore.connect(url, timeout=10.0)
+        self.client = redis.RedisCluster.from_url(split_url(url)[0])
+
+    def now(self) -> int:
+        seconds, micros = self._holder().time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def fail_over(self, copy: object | None = None) -> None:
+        self._holder().execute_command("DEBUG", "CHANGE-REPL-ID")
+        if isinstance(copy, dict):
+            self.lose_everything()
+            for key, (data, pttl) in copy.items():
+                self.client.restore(key, max(0, pttl), data)
+
+    def lose_everything(self) -> None:
+        self.client.flushdb(target_nodes=redis.RedisCluster.PRIMARIES)
+
+    def _holder(self) -> Any:
+        """The client of the node that has partition 0, with which these tests are concerned."""
+        node = self.client.get_node_from_key(calls.prefix(0))
+        return self.client.get_redis_connection(node)
+
+
 def _earlier(field: bytes, value: bytes, ms: int) -> bytes:
     if field in _TIMES and value not in (b"", b"0"):
         return b"%d" % (int(value) - ms)
@@ -310,11 +341,16 @@ def simulated() -> SimulatedServer:
 
 
 @pytest.fixture
-def real(redis_url: str) -> Iterator[RealServer]:
+def real(store_url: str) -> Iterator[RealServer]:
     with asyncio.Runner() as runner:
-        server = RealServer(redis_url, runner)
+        server = _real(store_url, runner)
         yield server
         server.close()
+
+
+def _real(url: str, runner: asyncio.Runner) -> RealServer:
+    kind = ClusterServer if len(split_url(url)) > 1 else RealServer
+    return kind(url, runner)
 
 
 @pytest.fixture
@@ -328,6 +364,7 @@ def simulated_beside_real(real: RealServer) -> SimulatedServer:
         "simulated",
         "embedded_redis_url",
         pytest.param("redis_server_url", marks=pytest.mark.servers),
+        pytest.param("redis_cluster_url", marks=pytest.mark.servers),
     ]
 )
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
@@ -335,7 +372,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield SimulatedServer()
         return
     with asyncio.Runner() as runner:
-        server = RealServer(request.getfixturevalue(request.param), runner)
+        server = _real(request.getfixturevalue(request.param), runner)
         yield server
         server.close()
 

@@ -140,6 +140,7 @@ def test_zombie_is_told_that_its_lease_is_lost_and_can_do_nothing(
     assert not server.run(calls.release(tasks[0], "token-a"))
     assert not server.run(calls.hand(tasks[0], "token-a", "1:2#3"))
     assert not server.run(calls.fail_task(tasks[0], "token-a", "LogReplaced"))
+    assert not server.run(calls.blame(tasks[0], "token-a", "MemoryError"))
     assert server.dump() == before
 
 
@@ -194,6 +195,22 @@ def test_failed_task_is_not_claimed_until_it_is_deployed_again(
     assert server.run(calls.status(0)).tasks[0].error == "LogReplaced"
     server.deploy(tasks[0])
     assert server.claim_one("b", "token-b").task == tasks[0]
+
+
+def test_what_ended_an_owner_is_shown_and_its_claims_go_on_being_counted(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    server.deploy(tasks[0])
+    server.claim_one("a", "token-a")
+    assert server.run(calls.blame(tasks[0], "token-a", "MemoryError"))
+    (status,) = server.run(calls.status(0)).tasks
+    assert (status.last_error, status.error, status.claims) == ("MemoryError", "", 1)
+    server.elapse(60_000)
+    server.renew("b")
+    server.elapse(60_000)
+    assert server.claim_one("b", "token-b").claims == 2
+    assert server.run(calls.release(tasks[0], "token-b"))
+    assert server.run(calls.status(0)).tasks[0].last_error == ""
 
 
 def test_removed_task_leaves_no_key_behind(server: "Server", tasks: list[TaskId]) -> None:

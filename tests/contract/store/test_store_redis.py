@@ -17,7 +17,15 @@ TTL = 95_000
 
 
 @pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
+async def store(store_url: str) -> AsyncIterator[RedisStore]:
+    """One server or a cluster."""
+    async with RedisStore.connect(store_url, timeout=10.0) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def single(redis_url: str) -> AsyncIterator[RedisStore]:
+    """One server, that of `admin`."""
     async with RedisStore.connect(redis_url, timeout=10.0) as opened:
         yield opened
 
@@ -82,11 +90,11 @@ async def test_methods_are_the_calls(store: RedisStore, tasks: list[TaskId]) -> 
 
 
 async def test_script_forgotten_between_two_calls_is_loaded_again(
-    store: RedisStore, admin: redis.Redis, tasks: list[TaskId]
+    single: RedisStore, admin: redis.Redis, tasks: list[TaskId]
 ) -> None:
     for _ in range(3):
         admin.script_flush("SYNC")
-        assert (await store.status(0)).tasks == ()
+        assert (await single.status(0)).tasks == ()
 
 
 async def test_manifests_are_listed_by_name_and_removed(store: RedisStore) -> None:
@@ -137,7 +145,7 @@ async def test_reply_that_comes_too_late_is_not_taken_for_the_next_ones(
                     await store.leave(0, "a")
                 with pytest.raises(StoreUnavailable):
                     await store.put_artifact("late", b"x")
-        store = RedisStore(store._client, timeout=10.0)
+        store = RedisStore(store._nodes, timeout=10.0)
         await store.put_artifact("first", b"1")
         assert await store.get_artifact("first") == b"1"
         assert await store.get_artifact("nothing") is None
@@ -154,46 +162,46 @@ def _paused(admin: redis.Redis) -> Iterator[None]:
 
 
 async def test_cancelled_call_leaves_the_store_usable(
-    store: RedisStore, admin: redis.Redis
+    single: RedisStore, admin: redis.Redis
 ) -> None:
     with _paused(admin):
-        call = asyncio.ensure_future(store.leave(0, "a"))
+        call = asyncio.ensure_future(single.leave(0, "a"))
         await asyncio.wait([call], timeout=0.05)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-    await store.put_artifact("first", b"1")
-    assert await store.get_artifact("first") == b"1"
-    assert await store.get_artifact("nothing") is None
+    await single.put_artifact("first", b"1")
+    assert await single.get_artifact("first") == b"1"
+    assert await single.get_artifact("nothing") is None
 
 
 async def test_connection_the_server_closed_fails_at_most_one_call(
-    store: RedisStore, admin: redis.Redis
+    single: RedisStore, admin: redis.Redis
 ) -> None:
-    await store.ping()
+    await single.ping()
     admin.client_kill_filter(_type="normal", skipme=True)
     try:
-        await store.ping()
+        await single.ping()
     except StoreUnavailable:
-        await store.ping()
+        await single.ping()
 
 
-async def test_replica_is_unavailable_for_writing(store: RedisStore, admin: redis.Redis) -> None:
+async def test_replica_is_unavailable_for_writing(single: RedisStore, admin: redis.Redis) -> None:
     admin.slaveof("127.0.0.1", 1)
     try:
         with pytest.raises(StoreUnavailable, match="ReadOnly"):
-            await store.put_artifact("op", b"x")
+            await single.put_artifact("op", b"x")
     finally:
         admin.slaveof()
-    await store.put_artifact("op", b"x")
+    await single.put_artifact("op", b"x")
 
 
 async def test_key_of_another_type_is_an_error_that_names_the_call(
-    store: RedisStore, admin: redis.Redis
+    single: RedisStore, admin: redis.Redis
 ) -> None:
     admin.set("snn:{p0}:tasks", "not a set")
     with pytest.raises(StoreReplyError, match="'status'") as caught:
-        await store.status(0)
+        await single.status(0)
     assert not caught.value.retryable
 
 
@@ -228,16 +236,16 @@ async def test_generations_count_from_0(store: RedisStore) -> None:
 
 
 async def test_who_listens_is_told_of_a_task_that_is_given_back(
-    store: RedisStore, admin: redis.Redis, tasks: list[TaskId]
+    single: RedisStore, admin: redis.Redis, tasks: list[TaskId]
 ) -> None:
-    task, told = tasks[0], store.released([0, 1])
-    await store.create_task(TaskSpec(task, "synaptic", 1), settle_ms=0)
-    await store.claim(0, "w", "token", TTL, kinds=["synaptic"], capacity=9, limit=1)
+    task, told = tasks[0], single.released([0, 1])
+    await single.create_task(TaskSpec(task, "synaptic", 1), settle_ms=0)
+    await single.claim(0, "w", "token", TTL, kinds=["synaptic"], capacity=9, limit=1)
     next_one = asyncio.ensure_future(anext(told))
     while not admin.pubsub_numsub(calls.released_channel(0))[0][1]:
         await asyncio.sleep(0)
-    assert not await store.release(task, "another's token")
-    assert await store.release(task, "token")
+    assert not await single.release(task, "another's token")
+    assert await single.release(task, "token")
     assert await next_one == task
     await told.aclose()
 

@@ -18,7 +18,7 @@ _PARENT = """
 import subprocess, sys
 from router.embedded import EmbeddedBroker, EmbeddedStore, command_line
 broker = EmbeddedBroker().start()
-store = EmbeddedStore(appendonly=True).start()
+store = EmbeddedStore().start()
 sleeper = subprocess.Popen(command_line([sys.executable, "-c", "import time; time.sleep(600)"]))
 print(broker.pid, store.pid, sleeper.pid, flush=True)
 sys.stdin.read()
@@ -57,7 +57,7 @@ def test_a_stopped_server_is_gone_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with EmbeddedStore(appendonly=True) as store:
+    with EmbeddedStore() as store:
         pid = store.pid
         assert list(tmp_path.iterdir()) != []
     assert _is_gone(pid)
@@ -65,8 +65,8 @@ def test_a_stopped_server_is_gone_and_leaves_no_file(
     assert store.pid == 0
 
 
-def test_an_appendonly_store_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
-    store = EmbeddedStore(appendonly=True, directory=tmp_path)
+def test_a_store_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
+    store = EmbeddedStore(directory=tmp_path)
     with store:
         assert _ask(store.address, b"SET key value\r\n") == b"+OK\r\n"
     with store:

@@ -3,9 +3,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from topologies.batches import LARGEST_RECORD
 from topologies.compiled import run_reference_nodes
 from topologies.compiler import compile_network
-from topologies.compiler.plan import LARGEST_BATCH, make_plan
+from topologies.compiler.plan import make_plan
 from topologies.full_size import FULL_SIZE, spiking_gcn, srnn_shd
 from topologies.loader import load_network
 from topologies.model import Network
@@ -47,7 +48,7 @@ def test_network_has_the_size_of_its_publication(name: str) -> None:
 def test_network_compiles_into_batches_that_a_record_holds(name: str) -> None:
     compiled = compile_network(_built(name))
     plan = make_plan(compiled)
-    assert max(plan.worst_batch.values()) <= LARGEST_BATCH
+    assert max(plan.worst_record.values()) <= LARGEST_RECORD
     assert compiled.outputs.shape[0] == {"plif_dvs_gesture": 11, "srnn_shd": 20}.get(name, 10)
 
 
@@ -55,7 +56,7 @@ def test_graph_network_compiles_into_batches_that_a_record_holds(
     small_graph: Callable[[int], Network],
 ) -> None:
     compiled = compile_network(small_graph(0))
-    assert max(make_plan(compiled).worst_batch.values()) <= LARGEST_BATCH
+    assert max(make_plan(compiled).worst_record.values()) <= LARGEST_RECORD
     assert compiled.outputs.shape == (7, 2708)
 
 

@@ -6,12 +6,12 @@ from loadtest.simulation.numbers import FakeCompute, FakeEncode
 from loadtest.simulation.shapes import build, layout
 from router.records import Data, Era, Kill, encode_record, parse_record
 from router.store.calls import Claimed, TaskId
-from router.topics import in_topic
+from router.topics import DEAD_LETTER, in_topic
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.eras import Fresh
 from workers.ingest import Ingest
 from workers.reading import Record
-from workers.snapshot import Snapshot
+from workers.snapshot import Snapshot, Stored
 from workers.spec import IngestSpec, TaskSpec
 from workers.streams import stream_field
 from workers.task import Task
@@ -46,7 +46,8 @@ def accused(number: int) -> str:
 
 
 def sent(tenant: Tenant) -> list[tuple[Kind, int, str]]:
-    frames = [decode_frame(o.value) for o in tenant.take_outputs() if o.topic != in_topic("x")]
+    others = (in_topic("x"), DEAD_LETTER)
+    frames = [decode_frame(o.value) for o in tenant.take_outputs() if o.topic not in others]
     return [(b.kind, b.stream.number, b.error) for f in frames for b in f.batches]
 
 
@@ -159,3 +160,32 @@ def test_streams_are_stepped_one_by_one_only_after_an_owner_that_ran_alone_has_d
 
 def test_hand_of_one_that_steps_streams_together_names_none_of_them() -> None:
     assert claimed(3).shown("n/1/0#4") != claimed(4, "*").shown("n/1/0#4") == "n/1/0#4"
+
+
+def _restored(stored: Stored) -> Tenancy:
+    """A task at rest under its next owner."""
+    compute = FakeCompute(SPEC, False, None, frozenset())
+    tenancy = Tenancy(
+        TaskId(SPEC.operator, 0, 0), "token", Task(SPEC, compute, Limits(), stored), 1
+    )
+    tenancy.replay_to(tenancy.tenant.start())
+    return tenancy
+
+
+def test_owner_of_a_task_at_rest_says_once_that_it_has_caught_up() -> None:
+    first = committed(task())
+    tenancy = _restored(Stored(1, (first.head, None), {}, first.positions))
+    assert tenancy.begin()
+    plan = tenancy.plan("n")
+    assert plan is not None
+    changed, is_caught_up = plan.call.args[7], plan.call.args[10]
+    assert (changed, is_caught_up) == (0, 1)
+    tenancy.finished(plan.call.read(0))
+    assert not tenancy.begin()
+
+
+def test_owner_that_has_records_to_read_again_does_not_say_that_it_has_caught_up() -> None:
+    first = committed(task())
+    tenancy = _restored(Stored(1, (first.head, None), {}, first.positions))
+    tenancy.replay_to({SPEC.topics[0]: 1})
+    assert not tenancy.begin()

@@ -9,6 +9,7 @@ import pytest
 from router.bus import Bus, Place, Polled
 from router.loops import Turn
 from router.settings import Settings
+from router.store.calls import Claimed, TaskId
 from router.store.redis import RedisStore
 from workers.host import Host
 from workers.hosted import Hosted
@@ -35,7 +36,8 @@ class _Tenant:
 def _host(tenant: _Tenant) -> Host:
     """A host on which every stretch of work is too long; one task reads one topic."""
     host = Host(Settings.load(), cast(RedisStore, None), cast(Bus, None))
-    hosted = SimpleNamespace(tenant=tenant, wake=lambda: None)
+    claim = Claimed(TaskId("a", 0, 0), "token", "ingest", 1, 1, 0, "", 0, "", 0)
+    hosted = SimpleNamespace(tenant=tenant, wake=lambda: None, claim=claim)
     host._readers = {Place(TOPIC, 0): [cast(Hosted, hosted)]}
     host._turn = Turn(0.0)
     return host

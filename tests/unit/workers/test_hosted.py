@@ -13,10 +13,11 @@ from router.settings import Settings
 from router.store.calls import Claimed, TaskId
 from router.store.errors import StoreUnavailable
 from router.store.redis import RedisStore
+from workers.host import Host
 from workers.hosted import Hosted
 from workers.kernel import check_subnormals
 from workers.pool import FairPool
-from workers.reading import Reading
+from workers.reading import Reading, Record
 from workers.tenant import Tenant
 
 
@@ -46,7 +47,7 @@ class _Scanning:
     def take_seeks(self) -> dict[str, int]:
         return {}
 
-    def snapshot(self, full: bool) -> None:
+    def snapshot(self, full: bool, anyhow: bool = False) -> None:
         return None
 
 
@@ -144,3 +145,24 @@ async def test_windows_that_gather_go_when_a_result_comes_or_none_does(landed: b
             await asyncio.sleep(0)
         running.cancel()
         await asyncio.wait([running])
+
+
+@pytest.mark.timeout(30)
+async def test_a_suspicious_owner_takes_no_record_in_before_the_store_knows_which() -> None:
+    tenant, store = _Stepping(), _AwayAtFirst()
+    claim = Claimed(TaskId("a", 0, 0), "token", "synaptic", 1, 4, 0, "*", 1, "w", 0)
+    records = [Record("snn.in.x", offset, 0, None, b"") for offset in range(17)]
+    seen: list[tuple[list[str], int]] = []
+
+    def receive(record: Record) -> bool:
+        seen.append((list(store.shown), record.offset))
+        return True
+
+    with closing(FairPool(1, check_subnormals)) as pool:
+        host = Host(Settings.load(), cast(RedisStore, None), cast(Bus, None))
+        hosted = _hosted(claim, tenant, pool, store)
+        vars(tenant)["receive"] = receive
+        await host._deliver(hosted, records, None)
+    first, second = "record:snn.in.x@0-15", "record:snn.in.x@16-16"
+    assert seen == [([first], n) for n in range(16)] + [([first, second], 16)]
+    assert store.shown == [first, second, ""]

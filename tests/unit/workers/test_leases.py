@@ -138,3 +138,15 @@ def test_many_tasks_that_are_given_back_are_claimed_without_a_pause() -> None:
             book.replied(claim, ClaimReply(granted, (), 0, None), now)
             claimed_at += [now] * len(granted)
     assert claimed_at == [0, 1, 3]
+
+
+def test_process_for_one_task_leaves_once_the_task_is_not_here_any_more() -> None:
+    task = TaskId("op", 0, 0)
+    book = LeaseBook("w", [0], TTL, kinds=("synaptic",), new_token=lambda: "t", alone=task)
+    (claim,) = _claims(book, 0)
+    granted = ClaimReply((Claimed(task, "t", "synaptic", 1, 3, 0, "", 0, "", 0),), (), 0)
+    book.replied(claim, granted, 0)
+    assert not (book.due(1) and book.is_stopping)
+    book.drop(task)  # it could not be restored, say
+    book.due(2)
+    assert book.is_stopping

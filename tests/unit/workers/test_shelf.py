@@ -144,3 +144,33 @@ async def test_claim_does_not_wait_for_what_is_being_warmed() -> None:
     may_end.set()
     await warming
     assert await shelf.get(*KEYS[0]) is kernel
+
+
+async def test_operator_without_a_kernel_here_takes_none_of_the_bytes() -> None:
+    shelf = _shelf(_Store(), warm_bytes=1)
+    await shelf.operator(KEYS[1][0])  # of an ingest, say
+    await shelf.warm(KEYS)
+    assert KEYS[0] in shelf
+
+
+async def test_operator_that_was_not_admitted_takes_none_of_the_bytes() -> None:
+    def admit(operator: Operator, group: Group) -> Kernel:
+        if operator.id == KEYS[0][0]:
+            raise KernelError("not here")
+        return ReferenceKernel(operator, group)
+
+    shelf = _shelf(_Store(), warm_bytes=1, admit=admit)
+    await shelf.warm(KEYS[:2])
+    assert KEYS[1] in shelf
+
+
+async def test_shelf_knows_sizes_of_what_it_keeps_and_of_nothing_else() -> None:
+    shelf = _shelf(_Store(), warm_bytes=0)
+    for key in KEYS:
+        await shelf.get(*key)
+    await shelf.operator(KEYS[0][0])
+    shelf.keep({KEYS[0][0]})
+    assert set(shelf._sizes) == {KEYS[0][0]}
+    await shelf.operator(KEYS[1][0])
+    shelf.trim(())
+    assert not shelf._sizes

@@ -13,10 +13,12 @@ from workers.tenant import Tenant
 class _Asked:
     """A tenant that tells whether a full snapshot was asked for, and has none."""
 
+    replaying = False
+
     def __init__(self) -> None:
         self.full: bool | None = None
 
-    def snapshot(self, full: bool) -> Any:
+    def snapshot(self, full: bool, anyhow: bool = False) -> Any:
         self.full = full
         return None
 

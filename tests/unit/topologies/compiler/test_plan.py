@@ -3,12 +3,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from topologies.batches import LARGEST_RECORD, payload_bytes
 from topologies.compiled import Group, Operator, Program
 from topologies.compiler import CapacityError, compile_network
 from topologies.compiler.digest import Place
 from topologies.compiler.plan import (
-    LARGEST_BATCH,
-    batch_bytes,
     cycle_window,
     fit_batches,
     make_plan,
@@ -51,7 +50,7 @@ def test_topics_are_input_spikes_and_output(make_network: Make, make_layer: Make
     ],
 )
 def test_worst_batch_is_the_densest_encoding(value: ValueType, n_bytes: int) -> None:
-    assert batch_bytes(value, 10, 7) - batch_bytes(value, 0, 7) == n_bytes
+    assert payload_bytes(value, 10, 7) == 1 + n_bytes
 
 
 def test_long_windows_are_shortened_until_batches_fit(
@@ -60,7 +59,7 @@ def test_long_windows_are_shortened_until_batches_fit(
     network = compile_network(wide(make_network, make_layer, 100_000, longest_window=1000))
     window = network.input.longest_window
     assert 60 < window < 72
-    assert max(make_plan(network).worst_batch.values()) <= LARGEST_BATCH
+    assert max(make_plan(network).worst_record.values()) <= LARGEST_RECORD
 
 
 def test_step_that_is_too_large_is_cut_into_groups() -> None:
