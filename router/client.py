@@ -530,7 +530,7 @@ class ResultReader:
     `lookback` is the number of frames per partition that are read from before it began (None: all
     that Kafka keeps); `max_streams`, `max_bytes` and `keep_s` bound what is remembered.
 
-    With `keys`, what the system has not sealed is passed over (PROTOCOL 32); `learn_keys` is called
+    With `keys`, what the system has not sealed is passed over (PROTOCOL 35); `learn_keys` is called
     when one is not among them, and returns when they were looked up. Without, anything that has the
     form of a result is taken for one.
     """

@@ -1,6 +1,6 @@
 """Deployment: artifacts, manifests, topics and task records, in an order that a crash cannot hurt.
 
-0. A key, so that all that is told from here on is known to come after it (PROTOCOL 32).
+0. A key, so that all that is told from here on is known to come after it (PROTOCOL 35).
 1. Topics, with the same number of partitions each.
 2. Once a network was removed: where a new one begins in its topics, since they may hold streams of
    one of the same name (PROTOCOL 31).
@@ -10,6 +10,7 @@
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
@@ -21,10 +22,11 @@ from router.kinds import task_kind
 from router.records import Route, encode_record
 from router.settings import Settings
 from router.store.calls import TaskId, TaskSpec
+from router.store.errors import ManifestDamaged
 from router.store.redis import RedisStore
 from router.topics import DEAD_LETTER, check_name, in_topic, out_topic, spikes_topic
 from topologies.batches import route_bytes
-from topologies.compiled import CompiledNetwork, Group, Summary
+from topologies.compiled import CompiledNetwork, Group, ManifestError, Summary
 from topologies.errors import SpikeRouterError
 from topologies.profiles import operator_needs
 
@@ -37,6 +39,9 @@ __all__ = [
     "load_networks",
     "task_specs",
 ]
+
+
+_log = logging.getLogger(__name__)
 
 
 class DeployError(SpikeRouterError, ValueError):
@@ -137,9 +142,16 @@ async def _generations(store: RedisStore, n_partitions: int) -> dict[str, int]:
 
 
 async def load_networks(store: RedisStore) -> dict[str, CompiledNetwork]:
-    """All deployed networks, without weights, by name."""
-    manifests = {name: await store.get_manifest(name) for name in await store.list_networks()}
-    return {n: CompiledNetwork.from_bytes(d) for n, d in manifests.items() if d is not None}
+    """All deployed networks, without weights, by name: those whose manifest is whole."""
+    found: dict[str, CompiledNetwork] = {}
+    for name in await store.list_networks():
+        try:
+            manifest = await store.get_manifest(name)
+            if manifest is not None:
+                found[name] = CompiledNetwork.from_bytes(manifest)
+        except (ManifestDamaged, ManifestError) as error:
+            _log.warning("network %s cannot be read: %s", name, error)
+    return found
 
 
 def group_cost(summary: Summary, group: Group) -> int:

@@ -1,4 +1,4 @@
-"""The keys of seals in the store: loaded, begun by deployment, written anew after a wipe (32)."""
+"""The keys of seals in the store: loaded, begun by deployment, written anew after a wipe (35)."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ async def load_keys(store: RedisStore, ring: Keyring | None = None) -> Keyring:
 
 
 async def begin_key(store: RedisStore) -> Keyring:
-    """Begin a new key, and give all: what is sealed from here on was said after this (32).
+    """Begin a new key, and give all: what is sealed from here on was said after this (35).
 
     Raises StoreUnavailable.
     """
@@ -43,10 +43,16 @@ async def begin_key(store: RedisStore) -> Keyring:
     return ring
 
 
-async def look_up(store: RedisStore, ring: Keyring) -> None:
-    """Learn the store's keys, however long it is away: what they seal cannot be judged before."""
+async def look_up(store: RedisStore, ring: Keyring, settle_s: float) -> None:
+    """Learn the store's keys, however long it is away: what they seal cannot be judged before.
+
+    One that has lost keys which are known here gets back what others know within `settle_s`.
+    """
     while True:
         try:
+            stored = await store.get_keys()
+            if not ring.keys.keys() <= stored.keys():
+                await asyncio.sleep(settle_s)
             await load_keys(store, ring)
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_S)
@@ -54,10 +60,11 @@ async def look_up(store: RedisStore, ring: Keyring) -> None:
             return
 
 
-async def restore_keys(store: RedisStore, ring: Keyring) -> None:
+async def restore_keys(store: RedisStore, ring: Keyring) -> bool:
     """Learn the store's keys, and give it those that it has lost, or that were damaged.
 
-    Raises StoreUnavailable.
+    Whether there were any: then others that it had may be lost still, until who knows them gives
+    them back. Raises StoreUnavailable.
     """
     stored = await store.get_keys()
     known = {by: key for by, data in stored.items() if (key := unpack_key(data)) is not None}
@@ -65,3 +72,4 @@ async def restore_keys(store: RedisStore, ring: Keyring) -> None:
     if lost:
         await store.put_keys(lost)
     ring.learn(known)
+    return bool(lost)

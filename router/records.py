@@ -110,7 +110,7 @@ class Data:
 class Era:
     """Ingest begins a new era (PROTOCOL rule 1); `networks` are the routes that hold in it.
 
-    `routed_by` is the id of the key that sealed the ROUTE from which they come, 0 for none (32).
+    `routed_by` is the id of the key that sealed the ROUTE from which they come, 0 for none (35).
     """
 
     era: int

@@ -128,7 +128,7 @@ async def _tell(
     partitions: Collection[int],
 ) -> dict[int, int]:
     """Append ROUTE to these partitions, under a new key: whatever was routed before is superseded
-    (32). Its offset in each."""
+    (35). Its offset in each."""
     keys = await begin_key(store)
     route = _route(network, await load_networks(store), force=force)
     topic = in_topic(network.input.name)

@@ -5,7 +5,7 @@ the Kafka header `snn-seal`: the id of a key, and a keyed BLAKE2b (RFC 7693) of 
 lies and what it says. Whoever may write to a topic, but does not have the keys, can neither make up
 a record of the system, nor change one, nor move one to another topic or partition. To repeat one in
 its place is possible and harmless: repeats are dropped by cursor (PROTOCOL 8), by era (1) and by
-the age of their key (32).
+the age of their key (35).
 
 A seal is 24 bytes: u64 id of the key, little-endian, and 16 bytes of the hash. Hashed are, end to
 end: u16 length of the topic's name, the name, u32 partition, u32 length of the record's key

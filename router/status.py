@@ -162,6 +162,11 @@ def _tells(task: TaskStatus, details: Mapping[str, Info]) -> bool:
 
 def why_unhosted(task: TaskStatus, reply: StatusReply) -> str:
     """Why no living worker can host a task of `unhosted`, without a full stop (PROTOCOL 29)."""
+    if task.damaged:
+        return (
+            "its record in the store is damaged; a worker that knows its network writes it anew"
+            " within seconds, and deploying the network again does, too"
+        )
     alive = [worker.info for worker in reply.workers if worker.alive]
     hosts = [info for info in alive if task.kind in info.kinds]
     if not alive:

@@ -119,7 +119,7 @@ class Eras:
 
     def ask(self, networks: frozenset[str], routed_by: int = 0) -> Era:
         """The ERA to append, for `networks` unless a ROUTE that it is to come after is in the log:
-        what that says must stay true. `routed_by` is the key of that ROUTE (32)."""
+        what that says must stay true. `routed_by` is the key of that ROUTE (35)."""
         self._phase = "await"
         predecessor = self._current
         self._asked = max(self._fresh.era, predecessor + 1, self._asked + 1)

@@ -12,14 +12,23 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Final
 
 from router.artifacts import ArtifactCache, open_artifacts
 from router.bus import Bus, BusError, Place, Polled
-from router.deploy import group_cost, load_networks
+from router.deploy import group_cost, load_networks, task_specs
 from router.fetching import Unreadable
 from router.keyrings import load_keys, restore_keys
 from router.kinds import installed_extras, operator_kind, with_extras
@@ -28,6 +37,7 @@ from router.seals import Keyring, NoKeyError, seal_of
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import Call, Claimed, Info, TaskId, blame
+from router.store.calls import TaskSpec as StoredSpec
 from router.store.errors import StoreError, StoreUnavailable
 from router.store.redis import RedisStore
 from router.wire import clip_text
@@ -53,6 +63,7 @@ from workers.leases import (
     Suspicious,
     Wanted,
 )
+from workers.mending import records_to_mend
 from workers.pool import FairPool
 from workers.reading import LogReplacedError, Record
 from workers.shelf import KernelShelf
@@ -71,6 +82,7 @@ _RETRY_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
+_REREAD_TURNS: Final = 10  # of watching: then every manifest is read again
 _HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
 _COLD_S: Final = 10.0  # a worker that is to host very much may take longer to get warm
@@ -125,8 +137,14 @@ class Host:
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
         self._keys = Keyring()
+        self._settled_at = 0.0  # until then the store may lack what others have not given back yet
+        self._specs: list[StoredSpec] = []
+        self._begins: dict[str, bytes | None] = {}
+        self._encoders: dict[str, Operator] = {}
+        self._generation = 0
         artifacts = open_artifacts(settings, store)
         cache = settings.artifact_cache
+        self._artifacts = artifacts
         self._cache = None if cache is None else ArtifactCache(artifacts, cache)
         self._shelf = KernelShelf(self._cache or artifacts, self._admit, settings.warm_bytes)
         self._stopping = asyncio.Event()
@@ -274,12 +292,18 @@ class Host:
             case Suspicious(task):
                 self._group.create_task(self._for(task, self._children.run(task)))
 
+    async def _look_up_keys(self) -> None:
+        """Learn keys, and give back what the store lost: then it may lack others for a while."""
+        if await restore_keys(self._store, self._keys):
+            ttl_s = self._settings.lease_ttl_ms / 1000
+            self._settled_at = asyncio.get_running_loop().time() + ttl_s
+
     async def _give_keys_back(self) -> None:
         """The store may have lost what it had: who claims a task next must know what its log was
-        sealed by, and may claim none before a time to live is over (26, 32)."""
+        sealed by, and may claim none before a time to live is over (26, 35)."""
         while not self._book.is_over:
             try:
-                await restore_keys(self._store, self._keys)
+                await self._look_up_keys()
             except StoreError as error:
                 _log.warning("keys are not written anew yet: %s", error)
                 await asyncio.sleep(_RETRY_S)
@@ -388,7 +412,7 @@ class Host:
         self, task: TaskId, limits: Limits, begin: Mapping[str, int], stored: Stored | None
     ) -> Ingest:
         spec = ingest_spec(self._networks, task.operator, task.partition)
-        operator = await self._shelf.operator(task.operator)
+        operator = self._encoders[task.operator] = await self._shelf.operator(task.operator)
         encoder = operator.program.stages[-1]
         if not isinstance(encoder, Encoder):
             raise HostError(f"operator {task.operator} is no ingest: it has no encoder")
@@ -421,13 +445,31 @@ class Host:
 
     async def _refresh(self) -> None:
         async with self._looking:  # an older answer must not come after a newer one
-            await restore_keys(self._store, self._keys)
-            found = await load_networks(self._store)
+            await self._look_up_keys()
             removed = await self._store.removed_networks()
+            found = await load_networks(self._store)
             # What is neither there nor removed, the store has forgotten: its owners remember (27).
             kept = {n: net for n, net in self._networks.items() if n not in removed}
             self._networks = {**kept, **found}
+            self._specs = [s for n in self._networks.values() for s in task_specs(n, 1)]
+            for name in found.keys() - self._begins.keys():
+                self._begins[name] = await self._store.get_begin(name)
+            if lost := kept.keys() - found.keys():
+                await self._write_anew(lost)
         self._shelf.keep(self._deployed())
+
+    async def _write_anew(self, names: Collection[str]) -> None:
+        """Networks of which the store has lost the manifest, and perhaps whatever belongs to it."""
+        _log.warning("the store has lost %s: written anew", ", ".join(sorted(names)))
+        await self._store.restore_generation(self._generation)
+        held = {**self._encoders, **self._shelf.operators}
+        wanted = {o for name in names for o in self._networks[name].summaries}
+        for operator in sorted(wanted & held.keys()):
+            await self._artifacts.put_artifact(operator, held[operator].to_bytes())
+        for name in sorted(names):
+            if begin := self._begins.get(name):
+                await self._store.put_begin(name, begin)
+            await self._store.restore_manifest(name, self._networks[name].to_bytes())
 
     def _deployed(self) -> set[str]:
         return {operator for n in self._networks.values() for operator in n.summaries}
@@ -435,14 +477,16 @@ class Host:
     async def _watch(self) -> None:
         """Look which networks there are. Tasks leave those that were removed (31)."""
         known: tuple[object, ...] = ()
-        while True:
+        for turn in count():
             try:
                 deployed = (
                     await self._store.list_networks(),
                     await self._store.generation(),
                     tuple(sorted(await self._store.get_keys())),
                 )
-                if deployed != known:
+                self._generation = max(self._generation, deployed[1])
+                # What was damaged since looks as before: it is read again from time to time.
+                if deployed != known or turn % _REREAD_TURNS == 0:
                     await self._refresh()
                     for task, running in tuple(self._running.items()):
                         try:
@@ -453,9 +497,16 @@ class Host:
                     known = deployed
                     if self._cache is not None:
                         await self._cache.keep(self._deployed())
+                await self._mend(turn % self._settings.partitions)
             except SpikeRouterError as error:
                 _log.warning("networks are not looked up: %s", error)
             await asyncio.sleep(_WATCH_S)
+
+    async def _mend(self, partition: int) -> None:
+        """Write anew what is damaged of the records of tasks whose networks are known here."""
+        reply = await self._store.status(partition)
+        for spec in records_to_mend(reply, self._specs, self._running, self._generation):
+            await self._store.mend_task(spec)
 
     async def _warm(self) -> None:
         """Get ready for whatever this worker could be asked for, whenever networks change."""
@@ -708,7 +759,8 @@ class Host:
     async def _update(self, hosted: Hosted) -> bool:
         """A network was deployed or removed, a key begun: look it up, and go on with the record.
 
-        False while the store is away: the record was not taken, and is to be read again.
+        False while the store is away, or may not have got back all that it lost (27): the record
+        was not taken, and is to be read again.
         """
         try:
             await self._refresh()
@@ -717,6 +769,9 @@ class Host:
             await asyncio.sleep(_RETRY_S)
             return False
         self._bring(hosted)
+        if asyncio.get_running_loop().time() < self._settled_at:
+            await asyncio.sleep(_RETRY_S)
+            return False
         return True
 
     def _bring(self, hosted: Hosted) -> None:

@@ -29,7 +29,7 @@ from topologies.errors import SpikeRouterError
 from workers.hand import is_of_records
 from workers.pool import FairPool
 from workers.snapshot import Stored
-from workers.tenancy import Tenancy, TenancyLostError, TokenRefusedError
+from workers.tenancy import TenancyLostError, TokenRefusedError, tenancy_of
 from workers.tenant import Output, Tenant
 
 __all__ = ["Hosted", "SendFailedError"]
@@ -59,8 +59,7 @@ class Hosted:
     ) -> None:
         self.claim = claim
         self.tenant = tenant
-        known = (0,) if stored is None else (stored.number, stored.format_version)
-        self.tenancy = Tenancy(claim.task, claim.token, tenant, *known)
+        self.tenancy = tenancy_of(claim.task, claim.token, tenant, stored)
         self.caught_up = asyncio.Event()
         self.committed_at = 0.0
         self.doubt: Callable[[], None] = lambda: None

@@ -27,9 +27,17 @@ from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.names import Name, Names
 from workers.reading import Reading, Record
-from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
+from workers.snapshot import (
+    Position,
+    Snapshot,
+    SnapshotCorruptError,
+    Stored,
+    blob_name,
+    open_sealed,
+    seal,
+)
 from workers.spec import MOST_WINDOWS, IngestSpec
-from workers.streams import stream_field
+from workers.streams import parse_field, stream_field
 from workers.tally import Tally
 from workers.tenant import Limits, Outbox, Output, trust
 from workers.turns import in_turn
@@ -40,6 +48,8 @@ _MAX_WAITING = 65_536
 """Events of one stream that may wait for the end of their step: all of them are in memory."""
 _MAX_HELD = 64
 """Records of one stream that may arrive ahead of their sequence number."""
+_N_CUT = 5
+"""Where a frozen flow has the number of windows cut: the cursor of its reference."""
 _BATCH_BYTES = 200
 """Bytes of one batch in a frame beside its payload."""
 
@@ -91,6 +101,8 @@ class Ingest:
         self.keys = Keyring(is_open=True) if keys is None else keys
         self.counts: Counter[str] = Counter()
         self.replaying = False
+        self.found_damage = False
+        self._identity = (spec.operator, 0, spec.partition)
         self._encode = encode
         self._limits = limits
         self._eras = Eras(fresh)
@@ -100,10 +112,11 @@ class Ingest:
         self.reading = Reading(spec.topics)
         self._now = 0.0
         self._routes: tuple[str, ...] = ()
-        self._routed_by = 0  # the key of the last ROUTE: what an older one sealed is a repeat (32)
+        self._routed_by = 0  # the key of the last ROUTE: what an older one sealed is a repeat (35)
         self._names = Names(limits.remembered_names)
         self._killed: dict[str, IntervalSet] = {}
         self._flows: dict[int, Flow] = {}
+        self._open_numbers = IntervalSet()
         self._early: dict[int, dict[str, int]] = {}
         self._condemned: set[int] = set()  # late: their KILL is on its way, their result open
         self._ready: dict[Flow, None] = {}
@@ -382,6 +395,7 @@ class Ingest:
             flow.confirm(network, level)
         self._sequence(flow, data)
         self._flows[flow.number] = flow
+        self._open_numbers.add(flow.number)
         self._early.pop(flow.number, None)
         touched, gone = self._names.add(data.name, digest, is_open=not flow.end)
         self._ledger.change(touched)
@@ -529,6 +543,7 @@ class Ingest:
         flow.sent.clear()
         self._flows.pop(flow.number, None)
         self._tally.put(flow.number, frozenset())
+        self._open_numbers.discard(flow.number)
         self._ready.pop(flow, None)
         self._ledger.end(self._field(flow.number))
 
@@ -798,8 +813,8 @@ class Ingest:
     def _is_alive(self, field: str) -> bool:
         if self._names.owns(field):
             return self._names.has(field)
-        _, era, number = field.rsplit("/", 2)
-        return int(era) == self._eras.era and int(number) in self._flows
+        key = parse_field(field)
+        return key is not None and key[1].era == self._eras.era and key[1].number in self._flows
 
     def _head(self) -> bytes:
         return seal({
@@ -811,13 +826,15 @@ class Ingest:
             "early": self._early,
             "condemned": sorted(self._condemned),
             "routed_by": self._routed_by,
-        })  # fmt: skip
+            "open": self._open_numbers.intervals(),
+            "names": self._names.fields(),
+        }, blob_name(*self._identity))  # fmt: skip
 
     def _freeze(self, field: str) -> tuple[str, int, bytes]:
         if self._names.owns(field):
-            return field, 0, seal(self._names.freeze(field))
+            return field, 0, seal(self._names.freeze(field), blob_name(*self._identity, field))
         flow = self._flows[int(field.rsplit("/", 1)[1])]
-        return field, flow.n_cut, seal(flow.freeze())
+        return field, flow.n_cut, seal(flow.freeze(), blob_name(*self._identity, field))
 
     # ---- restoring ----------------------------------------------------------------------------
 
@@ -831,9 +848,9 @@ class Ingest:
             for field in stored.streams:
                 self._ledger.end(field)
             return
-        self.reading = Reading(
-            self.spec.topics, {t: Position(*p) for t, p in head["positions"].items()}
-        )
+        known = {t: Position(*p) for t, p in head["positions"].items()}
+        self.found_damage |= not known.keys() <= stored.positions.keys()
+        self.reading = Reading(self.spec.topics, known)
         self._eras.resume(*head["era"])
         self._routes = tuple(head["routes"])
         self._routed_by = head.get("routed_by", 0)
@@ -843,37 +860,70 @@ class Ingest:
         self._killed = {
             n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in head["killed"].items()
         }
-        self._restore_names(stored)
-        for field, blobs in stored.streams.items():
-            if not Names.owns(field):
-                self._restore_flow(field, blobs)
+        self._restore_names(head["names"], stored)
+        opened = IntervalSet((lo, hi) for lo, hi in head["open"])
+        fields = {self._field(number): number for number in opened.members()}
+        for field in stored.streams:
+            if field not in fields and field not in head["names"]:
+                self._note_damage()  # a damaged name: whose it was is missing
+                self._ledger.end(field)
+        for field, number in fields.items():
+            self._restore_flow(number, field, stored)
 
-    def _restore_names(self, stored: Stored) -> None:
+    def _note_damage(self) -> None:
+        self.counts["snapshots_corrupt_total"] += 1
+        self.found_damage = True
+
+    def _restore_names(self, fields: Iterable[str], stored: Stored) -> None:
         """Without its names an ingest cannot number as before: a new era, loudly."""
         try:
-            for field, blobs in stored.streams.items():
-                if Names.owns(field):
-                    self._names.thaw(open_sealed(blobs[0], field))
+            for field in fields:
+                if stored.cursors.get(field, 0):  # a block of names has none but 0
+                    self._note_damage()
+                self._names.thaw(self._open_blob(field, stored.streams.get(field, (None,))[0]))
         except SnapshotCorruptError:
-            self.counts["snapshots_corrupt_total"] += 1
+            self._note_damage()
             self._ask_for_era()
+
+    def _open_blob(self, field: str, data: bytes | None) -> Any:
+        return open_sealed(data, field, blob_name(*self._identity, field))
 
     def _open_head(self, stored: Stored) -> Any | None:
         """The newest head. An older one would number again what was numbered: it is not used."""
+        what, topic = f"head of checkpoint {stored.number}", self.spec.in_topic
         try:
-            return open_sealed(stored.heads[0], f"head of checkpoint {stored.number}")
+            head = open_sealed(stored.heads[0], what, blob_name(*self._identity))
         except SnapshotCorruptError:
-            self.counts["snapshots_corrupt_total"] += 1
+            self._note_damage()
             return None
+        if head["positions"].get(topic, (0,))[0] < stored.positions.get(topic, 0):
+            self._note_damage()
+            return None
+        return head
 
-    def _restore_flow(self, field: str, blobs: tuple[bytes | None, bytes | None]) -> None:
-        number = int(field.rsplit("/", 1)[1])
+    def _restore_flow(self, number: int, field: str, stored: Stored) -> None:
+        current, previous = stored.streams.get(field, (None, None))
         try:
-            self._thaw(number, open_sealed(blobs[0], field))
+            saved, cursor = self._open_blob(field, current), stored.cursors.get(field)
+            if cursor is not None and saved[_N_CUT] != cursor:
+                saved = self._which(field, saved, previous, cursor)
         except SnapshotCorruptError as error:
-            self.counts["snapshots_corrupt_total"] += 1
+            self._note_damage()
             self._ledger.end(field)
             self._give_up(number, str(error))
+        else:
+            self._thaw(number, saved)
+
+    def _which(
+        self, field: str, saved: list[Any], previous: bytes | None, cursor: int
+    ) -> list[Any]:
+        """The reference is damaged, or names the older version as the newer one."""
+        self._note_damage()
+        try:
+            other: list[Any] = self._open_blob(field, previous)
+        except SnapshotCorruptError:
+            return saved
+        return other if other[_N_CUT] == cursor > saved[_N_CUT] else saved
 
     def _give_up(self, number: int, error: str) -> None:
         """What an older version of a flow lacks is not to be told apart: its stream is killed."""
@@ -886,6 +936,7 @@ class Ingest:
     def _thaw(self, number: int, saved: list[Any]) -> None:
         flow = Flow.thaw(number, saved, self.spec.partition)
         self._flows[number] = flow
+        self._open_numbers.add(number)
         self._flight.depart(*flow.flying())
         for cut in flow.cuts:
             self._queue(cut, 1)

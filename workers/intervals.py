@@ -5,7 +5,7 @@ grows with the number of *gaps*, that is with open streams, and not with time.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 __all__ = ["IntervalSet"]
 
@@ -42,6 +42,25 @@ class IntervalSet:
         if at + 1 < len(lo) and lo[at + 1] == hi[at]:
             hi[at] = hi.pop(at + 1)
             lo.pop(at + 1)
+
+    def discard(self, value: int) -> None:
+        """Take a member out, if it is one."""
+        if value not in self:
+            return
+        lo, hi = self._lo, self._hi
+        at = bisect_right(lo, value) - 1
+        if value > lo[at]:
+            lo.insert(at + 1, value + 1)
+            hi.insert(at, value)
+            at += 1
+        else:
+            lo[at] += 1
+        if lo[at] == hi[at]:
+            del lo[at], hi[at]
+
+    def members(self) -> Iterator[int]:
+        for lo, hi in zip(self._lo, self._hi, strict=True):
+            yield from range(lo, hi)
 
     def intervals(self) -> list[tuple[int, int]]:
         return list(zip(self._lo, self._hi, strict=True))

@@ -66,7 +66,8 @@ class Names:
         return [_field(b) for b in self._blocks]
 
     def has(self, field: str) -> bool:
-        return int(field[len(_PREFIX) :]) in self._blocks
+        block = field[len(_PREFIX) :]
+        return block.isdecimal() and int(block) in self._blocks
 
     @staticmethod
     def owns(field: str) -> bool:

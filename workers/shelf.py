@@ -48,6 +48,11 @@ class KernelShelf:
     def __contains__(self, key: object) -> bool:
         return key in self._kernels
 
+    @property
+    def operators(self) -> dict[str, Operator]:
+        """The operators whose kernels are here, by their ids."""
+        return {key[0]: kernel.operator for key, kernel in self._kernels.items()}
+
     def close(self) -> None:
         """Begin nothing more."""
         for task in self._coming.values():

@@ -3,7 +3,8 @@
 A snapshot is one instant of a task: streams changed since the last successful commit, each with its
 state and inbox, the ended set, and the read positions of that instant (PROTOCOL 20). The *head* is
 written whole every time and is small; every changed stream is a blob of its own. Each carries its
-version and a CRC-32, so that torn or damaged bytes are noticed and never restored.
+version and a CRC-32, so that torn or damaged bytes are noticed and never restored. The CRC is of
+the name as well that a blob is stored under, so that one is never taken for another.
 """
 
 import zlib
@@ -22,14 +23,20 @@ __all__ = [
     "Snapshot",
     "SnapshotCorruptError",
     "Stored",
+    "blob_name",
     "open_sealed",
     "seal",
 ]
 
-VERSION = 1
+VERSION = 2
 """The format that is written."""
-NEWEST = 1
+NEWEST = 2
 """The newest format that is read: tasks that are stored in a newer one are passed over (25)."""
+
+
+def blob_name(operator: str, group: int, partition: int, field: str = "") -> str:
+    """The name that a stream's blob is sealed with, or a head's: no other opens in its place."""
+    return f"{operator}/{group}/{partition}/{field}"
 
 
 class SnapshotCorruptError(SpikeRouterError, ValueError):
@@ -80,6 +87,7 @@ class Stored:
 
     `positions` and `cursors` are those of the last commit, which no later one may fall below: who
     falls back on an older version commits nothing (of that stream) before it has caught up (22).
+    They are an index of the blobs, which tell the same: a damaged one is missing, or -1.
     """
 
     number: int
@@ -90,22 +98,23 @@ class Stored:
     format_version: int = VERSION
 
 
-def seal(value: object) -> bytes:
-    """Pack `value` with the snapshot version in front and a CRC-32 behind."""
+def seal(value: object, name: str = "") -> bytes:
+    """Pack `value` with the snapshot version in front and a CRC-32 of `name` and of all behind."""
     # A packer takes a quarter of a megabyte otherwise, and most of what is packed has some hundred.
     body: bytes = bytes([VERSION]) + msgpack.Packer(buf_size=4096).pack(value)
-    return body + zlib.crc32(body).to_bytes(4, "little")
+    return body + zlib.crc32(body, zlib.crc32(name.encode())).to_bytes(4, "little")
 
 
-def open_sealed(data: bytes | None, what: str) -> Any:
-    """Give back what `seal` packed.
+def open_sealed(data: bytes | None, what: str, name: str = "") -> Any:
+    """Give back what `seal` packed under this name.
 
-    Raises SnapshotCorruptError when the bytes are missing, damaged, or of a foreign version.
+    Raises SnapshotCorruptError when the bytes are missing, damaged, of another name, or of a
+    foreign version.
     """
     if not data or len(data) < 6:
         raise SnapshotCorruptError(f"{what} is missing or shorter than a sealed value (6 bytes)")
     body, crc = data[:-4], int.from_bytes(data[-4:], "little")
-    if zlib.crc32(body) != crc:
+    if zlib.crc32(body, zlib.crc32(name.encode())) != crc:
         raise SnapshotCorruptError(f"{what} is damaged: {len(body)} bytes do not fit its CRC-32")
     if body[0] != VERSION:
         raise SnapshotCorruptError(

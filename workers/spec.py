@@ -11,6 +11,7 @@ from typing import Final
 from router.kinds import task_kind
 from router.topics import in_topic, out_topic, spikes_topic
 from topologies.compiled import CompiledNetwork, Group, InputSpec, Node, Summary, ValueType
+from topologies.errors import SpikeRouterError
 
 __all__ = [
     "MOST_WINDOWS",
@@ -18,6 +19,7 @@ __all__ = [
     "Place",
     "Source",
     "TaskSpec",
+    "UnknownOperatorError",
     "ingest_spec",
     "kernels_wanted",
     "task_spec",
@@ -26,6 +28,10 @@ __all__ = [
 
 MOST_WINDOWS: Final = 4096
 """Windows that one record may end: more would keep ingest cutting, and fill its queue."""
+
+
+class UnknownOperatorError(SpikeRouterError, LookupError):
+    """The manifest of a task's network is missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def task_spec(
     removed: Iterable[str] = (),
 ) -> TaskSpec:
     """The task of `operator`'s synapse group `group`; `removed` are networks that are no more."""
-    users = {name: n for name, n in sorted(networks.items()) if operator in n.summaries}
+    users = _users(networks, operator)
     summary = next(iter(users.values())).summaries[operator]
     found: dict[str, Node] = {}
     for network in users.values():
@@ -130,6 +136,17 @@ def task_spec(
         output=summary.output,
         known_networks=frozenset(networks) | frozenset(removed),
     )
+
+
+def _users(networks: Mapping[str, CompiledNetwork], operator: str) -> dict[str, CompiledNetwork]:
+    """The networks that have an operator, at least one. Raises UnknownOperatorError."""
+    users = {name: n for name, n in sorted(networks.items()) if operator in n.summaries}
+    if not users:
+        raise UnknownOperatorError(
+            f"No network whose manifest can be read has operator {operator}; those that can are"
+            f" {', '.join(sorted(networks)) or 'none'}: deploy its network again."
+        )
+    return users
 
 
 def _place(node: Node, users: Mapping[str, CompiledNetwork]) -> Place:
@@ -158,7 +175,7 @@ def ingest_spec(
     removed: Iterable[str] = (),
 ) -> IngestSpec:
     """The ingest task of `operator` for all networks that declare its input."""
-    users = {name: n for name, n in sorted(networks.items()) if operator in n.summaries}
+    users = _users(networks, operator)
     spec = next(iter(users.values())).input
     outputs = [op.output for n in users.values() for op in n.summaries.values()]
     return IngestSpec(

@@ -12,7 +12,7 @@ from router.wire import Batch, StreamId
 from workers.intervals import IntervalSet
 from workers.spec import Place
 
-__all__ = ["Held", "Key", "PlaceState", "Stream", "stream_field"]
+__all__ = ["Held", "Key", "PlaceState", "Stream", "parse_field", "stream_field"]
 
 _NEVER: Final = 1 << 62
 """A step after every step: what is known of a source that has ended."""
@@ -36,15 +36,27 @@ def stream_field(node: str, stream: StreamId) -> str:
     return f"{node}/{stream.era}/{stream.number}"
 
 
-class PlaceState:
-    """What is remembered per node: the current era, and which of its numbers ended (7, 17)."""
+def parse_field(field: str) -> Key | None:
+    """What `stream_field` wrote, read back; None for what it writes for nobody."""
+    node, _, rest = field.partition("/")
+    era, _, number = rest.partition("/")
+    if not (era.isdecimal() and number.isdecimal()):
+        return None
+    key = (node, StreamId(int(era), int(number)))
+    return key if stream_field(*key) == field else None
 
-    __slots__ = ("delays", "ended", "era", "first", "killed", "spec", "spikes")
+
+class PlaceState:
+    """What is remembered per node: the current era, which of its numbers ended (7, 17), and which
+    are `open`: a checkpoint holds the state of each of these (24)."""
+
+    __slots__ = ("delays", "ended", "era", "first", "killed", "open", "spec", "spikes")
 
     def __init__(self, spec: Place, operator: str) -> None:
         self.spec = spec
         self.era = 0
         self.ended = IntervalSet()
+        self.open = IntervalSet()
         self.killed: dict[str, IntervalSet] = {}
         self.spikes = spikes_topic(operator)
         self.delays = tuple(s.delay for s in spec.sources)

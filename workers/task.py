@@ -22,9 +22,17 @@ from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.reading import Reading, Record
 from workers.replays import Replays
-from workers.snapshot import Position, Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
+from workers.snapshot import (
+    Position,
+    Snapshot,
+    SnapshotCorruptError,
+    Stored,
+    blob_name,
+    open_sealed,
+    seal,
+)
 from workers.spec import TaskSpec
-from workers.streams import Held, Key, PlaceState, Stream, stream_field
+from workers.streams import Held, Key, PlaceState, Stream, parse_field, stream_field
 from workers.tenant import Limits, Outbox, Output, trust
 from workers.windows import Compute, Outcome, Window, Work, micro_batch, run_rounds
 
@@ -46,6 +54,8 @@ class Task:
         self.keys = Keyring(is_open=True) if keys is None else keys
         self.counts: Counter[str] = Counter()
         self.replaying = False
+        self.found_damage = False
+        self._identity = (spec.operator, spec.group.index, spec.partition)
         self._compute = compute
         self._limits = limits
         self._outbox = Outbox(
@@ -155,7 +165,7 @@ class Task:
         return True
 
     def _frame(self, record: Record, by: Trust) -> Frame | None:
-        """The frame of a record; what is none, or nobody's, goes to the dead letters (32). A frame
+        """The frame of a record; what is none, or nobody's, goes to the dead letters (35). A frame
         of the system that was damaged shows as a gap (9)."""
         if by is not Trust.GENUINE:
             self.counts["unsealed_total"] += 1
@@ -251,6 +261,7 @@ class Task:
             if not nets:  # not routed here (5), or killed before it began
                 return
             stream = self._streams[key] = Stream(place, sid, batch.name, batch.seed, nets)
+            place.open.add(number)
             self._replays.began(stream)
         if self._accused and (error := self._accused.pop(stream.field, "")):
             self._convict(stream, error)
@@ -364,6 +375,7 @@ class Task:
             self._end(stream)
         place.era = era
         place.ended = IntervalSet()
+        place.open = IntervalSet()
         place.killed = {}
         if place.spec.consumed:
             all_of_them = place.spec.networks
@@ -374,6 +386,7 @@ class Task:
         """State and inbox go, the number stays in the ended set (13)."""
         if stream.id.era == stream.place.era:
             stream.place.ended.add(stream.id.number)
+            stream.place.open.discard(stream.id.number)
         del self._streams[stream.key]
         self._n_waiting -= len(stream.inbox[stream.place.first])
         self._ready.pop(stream, None)
@@ -535,29 +548,37 @@ class Task:
 
     def _head(self, positions: dict[str, Position]) -> bytes:
         places = {
-            node: [p.era, p.ended.intervals(), {n: k.intervals() for n, k in p.killed.items()}]
+            node: [
+                p.era,
+                p.ended.intervals(),
+                {n: k.intervals() for n, k in p.killed.items()},
+                p.open.intervals(),
+            ]
             for node, p in self._places.items()
         }
         read = {t: list(p) for t, p in positions.items()}
-        return seal({"positions": read, "places": places, "lossy": self._has_lost_records})
+        head = {"positions": read, "places": places, "lossy": self._has_lost_records}
+        return seal(head, blob_name(*self._identity))
 
     def _freeze(self, key: Key, offsets: dict[str, int]) -> tuple[str, int, bytes]:
         s = self._streams[key]
         state = None if s.state is None else self._compute.freeze(s.state)
         inbox = [[list(h) for h in held] for held in s.inbox]
         blob = seal([offsets, s.name, s.routes, s.seed, s.window, s.step, s.expect, s.known,
-                     inbox, s.abort, state])  # fmt: skip
+                     inbox, s.abort, state], blob_name(*self._identity, s.field))  # fmt: skip
         return s.field, s.window, blob
 
     # ---- restoring ----------------------------------------------------------------------------
 
     def _restore(self, stored: Stored) -> None:
-        head = self._open_head(stored)
+        """Take a checkpoint in. What is damaged falls back, or ends its streams by name (24)."""
+        head, is_newest = self._open_head(stored)
         if head is not None:
             known = {t: Position(*p) for t, p in head["positions"].items()}
+            self.found_damage |= not known.keys() <= stored.positions.keys()
             self.reading = Reading(self.spec.topics, known)
             self._has_lost_records = head.get("lossy", False)
-            for node, (era, ended, killed) in head["places"].items():
+            for node, (era, ended, killed, _) in head["places"].items():
                 place = self._places.get(node)
                 if place is not None:
                     place.era, place.ended = era, IntervalSet((lo, hi) for lo, hi in ended)
@@ -565,31 +586,63 @@ class Task:
                         n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in killed.items()
                     }
         self._commits.expect({t: n for t, n in stored.positions.items() if t in self.spec.topics})
+        expected = self._expected(head)
         for name, blobs in stored.streams.items():
-            node, era, number = name.rsplit("/", 2)
-            sid = StreamId(int(era), int(number))
-            self._restore_stream(node, sid, blobs, stored.cursors.get(name, 0), head is not None)
+            key = parse_field(name)
+            if key is None or (is_newest and self._is_astray(key, expected)):
+                self._note_damage()
+                continue
+            expected.discard(key)
+            self._restore_stream(*key, blobs, stored.cursors.get(name), head is not None)
+        for key in sorted(expected) if is_newest else ():
+            self._note_damage()
+            self._give_up(*key)
         if head is not None:
             self._commits.restored(self.reading.offsets(self.spec.topics))
 
-    def _open_head(self, stored: Stored) -> Any | None:
+    def _note_damage(self) -> None:
+        self.counts["snapshots_corrupt_total"] += 1
+        self.found_damage = True
+
+    def _open_head(self, stored: Stored) -> tuple[Any | None, bool]:
+        """The newest head that can be read, and whether it is the one of the last commit."""
         for version, data in enumerate(stored.heads):
             try:
-                head = open_sealed(data, f"head of checkpoint {stored.number}")
+                what = f"head of checkpoint {stored.number}"
+                head = open_sealed(data, what, blob_name(*self._identity))
             except SnapshotCorruptError:
-                self.counts["snapshots_corrupt_total"] += 1
+                self._note_damage()
                 continue
+            at = head["positions"]
+            is_behind = any(at.get(t, (0,))[0] < n for t, n in stored.positions.items())
             if version:
                 self.counts["snapshot_fallbacks_total"] += 1
-            return head
-        return None
+            return head, version == 0 and not is_behind
+        return None, False
+
+    @staticmethod
+    def _expected(head: Any | None) -> set[Key]:
+        """The streams of which the head says that the checkpoint holds their state."""
+        return {
+            (node, StreamId(era, number))
+            for node, (era, _, _, opened) in (head or {"places": {}})["places"].items()
+            for number in IntervalSet((lo, hi) for lo, hi in opened).members()
+        }
+
+    def _is_astray(self, key: Key, expected: set[Key]) -> bool:
+        """Whether the head knows nothing of a stream: its field is a damaged one, or it is another
+        task's. One that has ended stays in the store for one commit more."""
+        place = self._places.get(key[0])
+        if place is None or key in expected:
+            return False
+        return not (key[1].era < place.era or key[1].number in place.ended)
 
     def _restore_stream(
         self,
         node: str,
         sid: StreamId,
         blobs: tuple[bytes | None, bytes | None],
-        cursor: int,
+        cursor: int | None,
         positioned: bool,
     ) -> None:
         place = self._places.get(node)
@@ -602,21 +655,25 @@ class Task:
         is_later = place is not None and sid.era > place.era  # than the older head, fallen back on
         if is_later or not positioned:  # it is replayed from its beginning, as far as that is there
             self._ledger.end(key)
-            self._replays.expect(key, cursor)
+            self._replays.expect(key, max(0, cursor or 0))
             return
         for version, data in enumerate(blobs):
             try:
-                saved = open_sealed(data, f"stream {sid.number} of node {node}")
+                saved = self._open(key, data)
             except SnapshotCorruptError:
-                self.counts["snapshots_corrupt_total"] += 1
+                self._note_damage()
                 continue
             if place is not None:
                 self._thaw(place, sid, saved, cursor, fallback=version > 0)
             return
         self._give_up(node, sid)
 
+    def _open(self, key: Key, data: bytes | None) -> Any:
+        what = f"stream {key[1].number} of node {key[0]}"
+        return open_sealed(data, what, blob_name(*self._identity, stream_field(*key)))
+
     def _thaw(
-        self, place: PlaceState, sid: StreamId, saved: list[Any], cursor: int, fallback: bool
+        self, place: PlaceState, sid: StreamId, saved: list[Any], cursor: int | None, fallback: bool
     ) -> None:
         offsets, name, routes, seed, window, step, expect, known, inbox, abort, state = saved
         nets = place.unkilled(routes, sid.number)
@@ -625,12 +682,18 @@ class Task:
             self._ledger.end((place.spec.node, sid))
             return
         stream = Stream(place, sid, name, seed, nets)
+        if cursor is None:
+            cursor = window
+        elif cursor < 0 or (cursor != window and not fallback):
+            # The reference is damaged, or names the wrong version: the blob knows which it is.
+            self.found_damage, fallback, cursor = True, True, window
         stream.window, stream.step, stream.expect, stream.known = window, step, expect, known
         stream.inbox = [deque(Held(*h) for h in held) for held in inbox]
         stream.abort = None if abort is None else (abort[0], abort[1])
         stream.state = None if state is None else self._compute.thaw(state)
         self._streams[stream.key] = stream
         self._n_waiting += len(stream.inbox[place.first])
+        place.open.add(sid.number)
         if fallback:
             self.counts["snapshot_fallbacks_total"] += 1
             self._replays.fall_back(stream, offsets, cursor, self.reading.offsets(self.spec.topics))

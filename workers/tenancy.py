@@ -10,7 +10,7 @@
 The order is the argument: a commit before step 2 loses outputs that a crash takes with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from router.store.calls import (
@@ -35,6 +35,7 @@ __all__ = [
     "TenancyLostError",
     "TokenRefusedError",
     "stored_of",
+    "tenancy_of",
 ]
 
 BLOB_TTL_MS = 60_000
@@ -64,9 +65,16 @@ class Tenancy:
     """Drives one tenant: counts what was sent and acknowledged, and when to checkpoint."""
 
     def __init__(
-        self, task: TaskId, token: str, tenant: Tenant, number: int, format_version: int = VERSION
+        self,
+        task: TaskId,
+        token: str,
+        tenant: Tenant,
+        number: int,
+        format_version: int = VERSION,
+        fields: Iterable[str] | None = None,
     ) -> None:
-        """`number` and `format_version` are those of the stored checkpoint, 0 and any for none.
+        """`number` and `format_version` are those of the stored checkpoint, 0 and any for none;
+        `fields` are the streams that it holds, None where nobody looked.
 
         One in another format is replaced as a whole: who reads this release's formats only must
         find no blob of another one once the checkpoint says so.
@@ -75,13 +83,16 @@ class Tenancy:
         self.token = token
         self.tenant = tenant
         self.number = number
-        self.full = number == 0 or format_version != VERSION
+        self.full = number == 0 or format_version != VERSION or tenant.found_damage
+        self._mends = tenant.found_damage
+        self._fields = None if fields is None else set(fields)
         self.n_commits = 0  # since it had caught up
         self._n_taken = 0
         self._acked_ahead: set[int] = set()
         self._n_acked = 0
         self._pending: Snapshot | None = None
         self._survived = False
+        self._keeps_nothing = False
         self._planned = False
         self._replay_to: dict[str, int] = {}
         self._replayed_at: int | None = None
@@ -173,15 +184,37 @@ class Tenancy:
             Change(field, cursor, blob.key)
             for (field, cursor, _), blob in zip(snapshot.changed, blobs[1:], strict=True)
         ]
-        written = {field for field, _, _ in snapshot.changed}
         call = commit(
             self.task, self.token, self.number + 1, full=snapshot.full, head=blobs[0].key,
             positions={t: Position(o) for t, o in snapshot.positions.items()}, changed=changed,
-            deleted=[f for f in snapshot.deleted if f not in written],
-            keep=snapshot.keep if snapshot.full else (), format_version=VERSION,
-            caught_up=self._survived,
+            deleted=self._deleted(snapshot), keep=self._keep(snapshot), format_version=VERSION,
+            caught_up=self._survived, mends=self._mends and snapshot.full,
+            entries=None if self._fields is None else len(self._fields),
         )  # fmt: skip
         return CommitPlan(blobs, call)
+
+    def _deleted(self, snapshot: Snapshot) -> list[str]:
+        written = {field for field, _, _ in snapshot.changed}
+        return [field for field in snapshot.deleted if field not in written]
+
+    def _keep(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """References that stay as they are, as far as the store has them."""
+        if not snapshot.full or self._keeps_nothing:
+            return ()
+        gone = {*self._deleted(snapshot)}
+        return tuple(
+            f for f in snapshot.keep
+            if f not in gone and (self._fields is None or f in self._fields)
+        )  # fmt: skip
+
+    def _count(self, snapshot: Snapshot) -> None:
+        """The streams that the store holds once it has taken a snapshot."""
+        changed = {field for field, _, _ in snapshot.changed}
+        if snapshot.full:
+            self._fields = {*self._keep(snapshot), *changed}
+        elif self._fields is not None:
+            self._fields.difference_update(self._deleted(snapshot))
+            self._fields |= changed
 
     def finished(self, outcome: CommitOutcome | None) -> None:
         """Step 5. None: nobody knows whether it was written.
@@ -194,18 +227,27 @@ class Tenancy:
             return
         self.number += 1
         if outcome is CommitOutcome.OK:
-            self.full = False
+            self._count(snapshot)
+            self.full = self._mends = self._keeps_nothing = False
             self.n_commits += self._survived
             self.tenant.committed(snapshot)
             return
         self.tenant.refused(snapshot)
         self.full = True
+        self._keeps_nothing = outcome is CommitOutcome.BLOB_MISSING
         if outcome is CommitOutcome.TOKEN:
             raise TokenRefusedError(f"The store refused the token of task {self.task}.")
         if outcome is CommitOutcome.BACKWARDS:
             raise TenancyLostError(
                 f"Task {self.task} is ahead in the store of what this worker holds: claim it again."
             )
+
+
+def tenancy_of(task: TaskId, token: str, tenant: Tenant, stored: Stored | None) -> Tenancy:
+    """The right to run a task whose tenant began with this checkpoint."""
+    if stored is None:
+        return Tenancy(task, token, tenant, 0, fields=())
+    return Tenancy(task, token, tenant, stored.number, stored.format_version, stored.streams)
 
 
 def stored_of(loaded: StoredCheckpoint | None) -> Stored | None:

@@ -57,6 +57,8 @@ class Tenant(Protocol):
     reading: Reading
     counts: Counter[str]
     replaying: bool
+    found_damage: bool
+    """Whether some of the checkpoint it began with was damaged: the next one replaces it (24)."""
 
     @property
     def topics(self) -> tuple[str, ...]: ...
@@ -190,7 +192,7 @@ class Feed:
 
 
 def trust(keys: Keyring, record: Record, partition: int) -> Trust:
-    """Whether the system wrote a record of this partition (32)."""
+    """Whether the system wrote a record of this partition (35)."""
     signed = Signed(record.topic, partition, record.key, record.value)
     return keys.trust(signed, record.seal)
 

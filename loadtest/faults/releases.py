@@ -34,8 +34,7 @@ _TEN_MORE: Final = 0x90
 
 _encode: Final[Callable[[Frame], bytes]] = wire.encode_frame
 _decode: Final[Callable[[bytes | memoryview], Frame]] = wire.decode_frame
-_seal: Final[Callable[[object], bytes]] = snapshot.seal
-_open: Final[Callable[[bytes | None, str], Any]] = snapshot.open_sealed
+_open: Final[Callable[[bytes | None, str, str], Any]] = snapshot.open_sealed
 
 
 class ReleaseError(SpikeRouterError, ValueError):
@@ -62,19 +61,19 @@ def decode_either(data: bytes | memoryview) -> Frame:
     return _decode(old + zlib.crc32(old).to_bytes(4, "little"))
 
 
-def seal_next(value: object) -> bytes:
+def seal_next(value: object, name: str = "") -> bytes:
     """A snapshot of the next version: compressed."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     body = bytes([_NEXT_SNAPSHOT]) + zlib.compress(packed, 1)
-    return body + zlib.crc32(body).to_bytes(4, "little")
+    return body + zlib.crc32(body, zlib.crc32(name.encode())).to_bytes(4, "little")
 
 
-def open_either(data: bytes | None, what: str) -> Any:
+def open_either(data: bytes | None, what: str, name: str = "") -> Any:
     """A snapshot of either version. Raises SnapshotCorruptError."""
     if not data or data[0] != _NEXT_SNAPSHOT:
-        return _open(data, what)
+        return _open(data, what, name)
     body, crc = data[:-4], int.from_bytes(data[-4:], "little")
-    if zlib.crc32(body) != crc:
+    if zlib.crc32(body, zlib.crc32(name.encode())) != crc:
         raise SnapshotCorruptError(f"{what} is damaged: {len(body)} bytes do not fit its CRC-32")
     return msgpack.unpackb(
         zlib.decompress(body[1:]), raw=False, strict_map_key=False, use_list=True

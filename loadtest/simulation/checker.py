@@ -13,10 +13,10 @@ from router.wire import Batch, Frame, Kind, StreamId, decode_frame
 __all__ = ["NAMED", "Checker", "Violation"]
 
 NAMED: Mapping[str, frozenset[str]] = {
-    "InputLost": frozenset({"truncated", "corrupt", "store lost", "refused"}),
-    "EraLost": frozenset({"truncated", "corrupt", "store lost"}),
-    "SnapshotCorrupt": frozenset({"corrupt"}),
-    "DeadlineMissed": frozenset({"truncated", "corrupt", "store lost", "refused"}),
+    "InputLost": frozenset({"truncated", "corrupt", "store lost", "refused", "bits turned"}),
+    "EraLost": frozenset({"truncated", "corrupt", "store lost", "bit turned"}),
+    "SnapshotCorrupt": frozenset({"corrupt", "bit turned"}),
+    "DeadlineMissed": frozenset({"truncated", "corrupt", "store lost", "refused", "bits turned"}),
 }
 """What may excuse each named error."""
 
@@ -41,6 +41,7 @@ class Checker:
             self._by_node.update(dict.fromkeys(log.graph.operator, name))
             self._by_network.update(dict.fromkeys(log.graph.networks, name))
         self.excuses: dict[int, set[str]] = {}
+        self.slow: set[int] = set()  # partitions in which neighbours wait while owners die
         self.finals: dict[tuple[int, str, int, int], Batch] = {}
         self._next: dict[tuple[int, StreamId, int, str, str], int] = {}
         self.forced: set[str] = set()  # networks that are removed, whoever has a stream there
@@ -100,6 +101,8 @@ class Checker:
         excuses = self.excuses.get(partition, set())
         name = batch.error.partition(":")[0]
         if name in NAMED and NAMED[name] & excuses:
+            return True
+        if name == "DeadlineMissed" and partition in self.slow:
             return True
         if batch.error.startswith(_KILLED):
             return True

@@ -115,7 +115,7 @@ class Deployment:
         self._layout = layout(self._plan.shape, names, self._plan.n_partitions, removed)
 
     def begin_key(self) -> None:
-        """What is sealed with it was said after all before (32)."""
+        """What is sealed with it was said after all before (35)."""
         by = max((self._world.clock.now << 8, *(known + 1 for known in self.every_key.keys)))
         key = hashlib.blake2b(f"{self._plan.seed} {by}".encode(), digest_size=KEY_BYTES).digest()
         self.keys[by] = key
@@ -159,6 +159,18 @@ class Deployment:
             for partition in range(self._plan.n_partitions):
                 of = TaskId(unit.operator, unit.group, partition)
                 self._world.store.create_task(TaskSpec(of, kind, 1), settle_ms=settle_ms)
+
+    def mend(self) -> None:
+        """Workers write anew what is damaged of the records of tasks that they know of."""
+        world = self._world
+        if world.clock.now < world.outage_until:
+            world.clock.after(world.outage_until - world.clock.now, self.mend)
+            return
+        for unit in self._layout.units:
+            kind = "ingest" if unit.is_ingest else "synaptic"
+            for partition in range(self._plan.n_partitions):
+                of = TaskId(unit.operator, unit.group, partition)
+                world.store.mend_task(TaskSpec(of, kind, 1))
 
     def again(self) -> None:
         """After a failover the operator of the system deploys again: tasks may be forgotten."""

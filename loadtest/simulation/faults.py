@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtest.simulation.broker import Log, Place
 from loadtest.simulation.checker import Violation
+from loadtest.simulation.damage import turn_bit
 from loadtest.simulation.host import Host
 from router.store.calls import TaskId
 from router.wire import StreamId
@@ -38,6 +39,7 @@ class Faults:
         self._n_killed: dict[tuple[TaskId, StreamId], int] = {}
         self._n_read: dict[tuple[TaskId, str, int], int] = {}
         self._corrupted = False
+        self._damaged = False
         self._truncated = False
         self._kinds: Mapping[str, Callable[[], None]] = {
             "crash": self._crash, "die out": self._die_out, "pause": self._pause,
@@ -47,7 +49,7 @@ class Faults:
             "clock jump": self._jump, "corrupt": self._corrupt, "truncate": self._truncate,
             "leader change": self._change_leaders, "echo": self._echo,
             "seek back": self._seek_back, "markers": self._mark, "garbage": self._litter,
-            "damage": self._damage,
+            "damage": self._damage, "turned bit": self._turn_bit,
         }  # fmt: skip
 
     def do(self, kind: str) -> None:
@@ -71,6 +73,7 @@ class Faults:
     def killed(self, host: Host, stream: StreamId) -> None:
         """A window takes its process with it; it must not tour the spares (28)."""
         key = (host.task, stream)
+        self._world.checker.slow.add(host.task.partition)
         self._n_killed[key] = self._n_killed.get(key, 0) + 1
         n_deadly = sum(task == host.task for task, _ in self._n_killed)
         if self._n_killed[key] > _MOST_KILLED * n_deadly and not self.store_forgot:
@@ -194,6 +197,24 @@ class Faults:
         self.store_forgot = True
         self._excuse_older_positions()
         host.worker.crash()
+
+    def _turn_bit(self) -> None:
+        """One bit of anything that the store holds turns over; perhaps an owner dies soon after."""
+        world = self._world
+        what = turn_bit(world.store, self._draw)
+        if what is None:
+            return
+        self._note(f"a bit of {what} turns over")
+        for partition in range(world.plan.n_partitions):
+            # What one bit costs has its own name; who falls back twice may miss what he needs.
+            world.checker.excuse(partition, "bits turned" if self._damaged else "bit turned")
+        self._damaged = True
+        self._corrupted = True
+        self.store_forgot = True
+        self._excuse_older_positions()
+        world.clock.after(1 + self._draw(40), world.deployment.mend)
+        if self._draw(2):
+            world.clock.after(self._draw(20), self._crash)
 
     def _references(self, task: TaskId) -> list[tuple[bytes, bytes]]:
         """The keys of the current and the previous version: of the head, then of each stream."""

@@ -21,9 +21,12 @@ FAULTS = (
     "failover after commit", "store lost", "outage", "hand over", "corrupt", "clock jump",
     "truncate", "send failed", "lost reply", "cut off", "astray", "leader change", "echo",
     "torn checkpoint", "crash after abort", "seek back",
-    "commit lost", "die out", "task fails",
+    "commit lost", "die out", "task fails", "turned bit",
 )  # fmt: skip
-_WEIGHTS = (4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 2, 2, 3, 2, 1)
+_WEIGHTS = (
+    *(4, 6, 4, 3, 4, 2, 5, 1, 2, 3, 3, 1, 1, 1, 2, 2, 2, 2, 2, 3, 2, 2, 3, 2, 2, 3),
+    *(3, 2, 1),
+)
 GAPS = ("markers", "garbage", "damage")
 """Offsets of a log that give nobody a record: drawn by themselves, beside the other faults."""
 
@@ -262,7 +265,7 @@ def _native_or_json(rng: Random, data: Data) -> bytes:
 
 
 def _forged(rng: Random, said: tuple[Publication, ...], chance: float) -> tuple[Publication, ...]:
-    """What must not count, though it has the right form (32)."""
+    """What must not count, though it has the right form (35)."""
     if rng.random() >= chance:
         return ()
     nowhere = encode_record(Route(()))

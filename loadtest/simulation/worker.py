@@ -9,7 +9,8 @@ from router.seals import Keyring
 from router.store.calls import Claimed, TaskId
 from workers.hand import accused
 from workers.leases import Granted, LeaseBook, LeaseCall, Lost, Regained, Suspicious, Wanted
-from workers.tenancy import Tenancy, stored_of
+from workers.snapshot import NEWEST
+from workers.tenancy import stored_of, tenancy_of
 
 if TYPE_CHECKING:
     from loadtest.simulation.world import World
@@ -40,11 +41,13 @@ class Worker:
         self.hosts: dict[TaskId, Host] = {}
         self.producer = Producer(self)
         self.keys = Keyring()
+        self._settled_at = 0
         self._rate = rate
         self._is_ticking = True
         self.book = LeaseBook(
             name, range(world.plan.n_partitions), world.plan.ttl_ms,
             kinds=("ingest", "synaptic"), new_token=world.new_token, alone=alone,
+            format_version=NEWEST,
         )  # fmt: skip
         world.note(f"{name} starts{f' alone for {short(alone)}' if alone else ''}")
         self._tick()
@@ -150,13 +153,15 @@ class Worker:
 
     def learn_keys(self) -> bool:
         """Take over the keys that the store has, and give it those that it lost; False while it is
-        away."""
-        if self.world.store_of(self) is None:
+        away, or may not have got back all that it lost."""
+        world, stored = self.world, self.world.deployment.keys
+        if world.store_of(self) is None:
             return False
-        stored = self.world.deployment.keys
+        if not self.keys.keys.keys() <= stored.keys():
+            self._settled_at = world.clock.now + world.plan.ttl_ms
         stored.update(self.keys.keys)
         self.keys.learn(stored)
-        return True
+        return world.clock.now >= self._settled_at
 
     def _drop(self, task: TaskId) -> None:
         if task in self.hosts:
@@ -189,7 +194,7 @@ class Worker:
         field, error = accused(claimed)
         if field:
             tenant.accuse(field, error)
-        tenancy = Tenancy(task, claimed.token, tenant, 0 if stored is None else stored.number)
+        tenancy = tenancy_of(task, claimed.token, tenant, stored)
         host = self.hosts[task] = Host(self, claimed, tenant, tenancy)
         world.note(f"{self.name} takes {host}, checkpoint {tenancy.number}")
         world.n_recoveries += claimed.claims > 1

@@ -142,7 +142,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Services:
     keys = Keyring()
     reader = ResultReader.of(
         settings, lookback=_LOOKBACK, keep_s=settings.results_keep_s, keys=keys,
-        learn_keys=partial(look_up, store, keys),
+        learn_keys=partial(look_up, store, keys, settings.lease_ttl_ms / 1000),
     )  # fmt: skip
     return Services(
         publisher=publisher,

@@ -12,7 +12,7 @@ from router.client import (
 )
 from router.records import RecordError
 from router.results import ResultsLost
-from router.store.errors import StoreUnavailable, StoreUnfit
+from router.store.errors import ManifestDamaged, StoreUnavailable, StoreUnfit
 from router.topics import TopicError
 from topologies.errors import SpikeRouterError
 
@@ -97,6 +97,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (ReaderFailed, 503),
     (StoreUnavailable, 503),
     (StoreUnfit, 503),
+    (ManifestDamaged, 503),
     (ResultTimeout, 504),
     (SpikeRouterError, 500),
 )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from router.client import Deadline
-from router.gateway.errors import UnknownNetwork
+from router.gateway.errors import NotReady, UnknownNetwork
 from router.store.calls import StatusReply
-from router.store.errors import StoreUnavailable
+from router.store.errors import ManifestDamaged, StoreUnavailable
 from router.topics import check_name
 from topologies.compiled import CompiledNetwork, InputSpec, OutputSpec
 
@@ -31,6 +31,9 @@ class Store(Protocol):
 
     async def list_networks(self) -> tuple[str, ...]:
         """The names of all deployed networks."""
+
+    async def removed_networks(self) -> frozenset[str]:
+        """The names of those that were removed: what is in neither, the store has forgotten."""
 
     def status(self, partition: int) -> Awaitable[StatusReply]:
         """Workers and tasks of a partition."""
@@ -134,7 +137,8 @@ class _Known:
 class Directory:
     """The deployed networks, looked up in the store and remembered for a moment.
 
-    While the store is away, what was known goes on being served.
+    While the store is away, or has lost what it held of a network that was not removed, what was
+    known goes on being served.
     """
 
     def __init__(self, store: Store, follow: Follow, *, remember_s: float = 2.0) -> None:
@@ -144,20 +148,25 @@ class Directory:
         self._known: dict[str, _Known] = {}
 
     async def get(self, name: str, now: float, deadline: Deadline) -> ServedNetwork:
-        """The network, its results followed. Raises UnknownNetwork, and TopicError for a name
-        that no network can have."""
+        """The network, its results followed.
+
+        Raises UnknownNetwork, ManifestDamaged, and TopicError for a name that no network can have.
+        """
         known = self._known.get(check_name(name))
         if known is not None and now < known.until:
             return known.network
         try:
             manifest = await self._store.get_manifest(name)
-        except StoreUnavailable:
+            is_lost = manifest is None and name not in await self._store.removed_networks()
+        except (StoreUnavailable, ManifestDamaged):
             if known is None:
                 raise
             return known.network
+        if known is not None and is_lost:
+            return known.network
         if manifest is None:
             self._known.pop(name, None)
-            raise UnknownNetwork(await self._unknown(name))
+            raise await self._missing(name)
         if known is None or manifest != known.manifest:
             network = ServedNetwork.from_manifest(manifest)
             await self._follow(network.name, network.input.name, network.outputs.every, deadline)
@@ -165,7 +174,35 @@ class Directory:
         known.until = now + self._remember_s
         return known.network
 
-    async def _unknown(self, name: str) -> str:
+    @property
+    def known(self) -> tuple[ServedNetwork, ...]:
+        """The networks that were asked for and have not been removed since."""
+        return tuple(known.network for known in self._known.values())
+
+    async def lost(self) -> list[str]:
+        """What the store has lost of networks that are listed there or known here; sentences."""
+        removed, listed = await self._store.removed_networks(), await self._store.list_networks()
+        for name in removed.difference(listed):
+            self._known.pop(name, None)
+        found = []
+        for name in sorted({*listed, *self._known}):
+            try:
+                if await self._store.get_manifest(name) is None:
+                    found.append(_lost(name))
+            except ManifestDamaged as error:
+                found.append(str(error))
+        return found
+
+    async def _missing(self, name: str) -> Exception:
         names = await self._store.list_networks()
+        if name in names:
+            return NotReady((_lost(name),))
         legal = ", ".join(sorted(names)[:20]) or "none: deploy one first"
-        return f"No network {name!r} is deployed; deployed are: {legal}."
+        return UnknownNetwork(f"No network {name!r} is deployed; deployed are: {legal}.")
+
+
+def _lost(name: str) -> str:
+    return (
+        f"The store has lost the manifest of network {name}: a worker that runs the network writes"
+        " it anew within seconds; deploying it again does, too."
+    )

@@ -277,10 +277,13 @@ class Gateway:
         except ReaderFailed as error:
             reasons.append(str(error))
         try:
-            replies = await self._replies()
+            replies, lost = await self._replies(), await self._directory.lost()
         except StoreError as error:
             reasons.append(str(error))
         else:
+            reasons += lost
+            for each in self._directory.known if network is None else (network,):
+                reasons += _lost_tasks(replies, each)
             reasons += _task_reasons(replies, None if network is None else network.operators)
         if reasons:
             raise NotReady(tuple(reasons))
@@ -302,6 +305,18 @@ class Gateway:
 def _conflict_or(error: RecordRefused) -> Exception:
     """Ingest refuses a name that is taken by another body."""
     return Conflict(str(error)) if error.reason.startswith(_DUPLICATE) else error
+
+
+def _lost_tasks(replies: Collection[StatusReply], network: ServedNetwork) -> list[str]:
+    """Whether the store has lost all tasks of some operators: deployment brings them back."""
+    held = {task.task.operator for reply in replies for task in reply.tasks}
+    n, n_lost = len(network.operators), len(network.operators - held)
+    if not n_lost:
+        return []
+    return [
+        f"The store has no tasks of {n_lost} of the {n} operators of network {network.name}:"
+        " deploy it again. Workers that run them go on meanwhile."
+    ]
 
 
 def _task_reasons(replies: Collection[StatusReply], operators: frozenset[str] | None) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from router.store import replies
 from router.store.errors import StoreCallError
+from router.store.marks import mark
 from router.store.values import (
     Arg,
     BlobWrite,
@@ -76,6 +77,7 @@ __all__ = [
     "leave",
     "load_blobs",
     "load_references",
+    "mend_task",
     "prefix",
     "release",
     "released_channel",
@@ -106,22 +108,33 @@ def released_channel(partition: int) -> str:
 def create_task(spec: TaskSpec, *, settle_ms: int) -> Call[bool]:
     """Write a task record unless it is there; True when it was new. Only deploy calls this (27).
 
-    A record that is there stays as it is, but for its error, which is cleared: deploying again
-    gives a failed task another chance. On a store that holds nothing of this partition,
-    `settle_ms` decides when the first claim may come: 0 where nobody can hold a task yet (a
-    first start), else one time to live, so that owners who outlived the store's data come
-    before others (26). The likely mistake: 0 when redeploying after the data was lost.
+    A record that is there keeps its lease and its checkpoint. Its error is cleared: deploying again
+    gives a failed task another chance. What deployment knows of it is written anew.
+
+    On a store that holds nothing of this partition, `settle_ms` decides when the first claim may
+    come: 0 where nobody can hold a task yet (a first start), else one time to live, so that owners
+    who outlived the store's data come before others (26). The likely mistake: 0 when redeploying
+    after the data was lost.
     """
     if spec.cost < 1:
         raise StoreCallError(f"Task {spec.task} costs {spec.cost}; a cost is at least 1.")
-    args = (str(spec.task), spec.task.operator, spec.task.group, spec.kind, spec.cost)
+    return _create(spec, settle_ms, mend=False)
+
+
+def mend_task(spec: TaskSpec) -> Call[bool]:
+    """Write anew what never changes of a task record, and what is missing of it.
+
+    Anybody may who knows the task's network: a task that the store does not know stays unknown, for
+    it may have been removed (27). True when nothing of the record was left.
+    """
+    return _create(spec, 0, mend=True)
+
+
+def _create(spec: TaskSpec, settle_ms: int, *, mend: bool) -> Call[bool]:
+    task = spec.task
+    args = (str(task), task.operator, task.group, spec.kind, spec.cost, task.generation)
     needs = " ".join(map(str, spec.needs))
-    return _call(
-        "create_task",
-        spec.task.partition,
-        (*args, spec.task.generation, settle_ms, needs),
-        replies.flag,
-    )
+    return _call("create_task", task.partition, (*args, settle_ms, needs, int(mend)), replies.flag)
 
 
 def remove_task(task: TaskId) -> Call[bool]:
@@ -230,6 +243,8 @@ def commit(
     keep: Collection[str] = (),
     format_version: int = 1,
     caught_up: bool = True,
+    mends: bool = False,
+    entries: int | None = None,
 ) -> Call[CommitOutcome]:
     """Make checkpoint `number` (the first is 1) the task's state, all of it or nothing (22).
 
@@ -237,7 +252,10 @@ def commit(
     streams have ended. A full checkpoint drops every other stream but those in `keep`, whose
     references stay as they are. Topics that `positions` does not name keep their position. Only
     with `caught_up`, when the owner has applied all that lay in the log at its claim, are the
-    claims forgotten that led to it (28).
+    claims forgotten that led to it (28). Who `mends` has found something of the stored checkpoint
+    damaged: no stored cursor or position is a floor for it, and it must be full. `entries` is how
+    many streams the store should hold before: if it holds others it has lost some, and the answer
+    is NUMBER, so that the next checkpoint writes all of them.
     """
     _positive("checkpoint number", number)
     _named("token", token)
@@ -252,12 +270,15 @@ def commit(
             raise _negative(f"Cursor {change.cursor} of stream {change.field!r}")
         if not change.blob:
             _named(f"blob of stream {change.field!r}", "")
+    if mends and not full:
+        raise StoreCallError("`mends` is for full checkpoints; others leave what is damaged.")
     if keep and not full:
         raise StoreCallError("`keep` is for full checkpoints; others leave the rest as it is.")
     args: list[Arg] = [str(task), token, number, int(full), format_version, head]
     args += [len(positions), len(changed), len(deleted), len(keep), int(caught_up)]
+    args += [int(mends), "" if entries is None else entries]
     for topic, at in positions.items():
-        args += [topic, at.offset, at.mark]
+        args += [topic, at.offset, mark(task, topic, at.offset)]
     for change in changed:
         args += [change.field, change.cursor, change.blob]
     args += [*deleted, *keep]
@@ -311,7 +332,7 @@ def status(partition: int) -> Call[StatusReply]:
             now_ms=replies.integer(now),
             settling_ms=replies.integer(settling),
             workers=tuple(replies.worker_status(row) for row in replies.items_of(workers)),
-            tasks=tuple(replies.task_status(row) for row in replies.items_of(tasks)),
+            tasks=tuple(replies.task_status(row) for row in replies.task_rows(tasks)),
         )
 
     return _call("status", partition, (), parse)
@@ -323,7 +344,7 @@ def unhosted(reply: StatusReply) -> tuple[TaskId, ...]:
     return tuple(
         task.task
         for task in reply.tasks
-        if task.lease_ms <= 0 and not any(info.holds(task) for info in alive)
+        if task.lease_ms <= 0 and (task.damaged or not any(info.holds(task) for info in alive))
     )
 
 
@@ -340,22 +361,25 @@ def blob_calls(
 
 
 def load_references(task: TaskId) -> Query[References | None]:
-    """First half of a load: None when the task never committed."""
+    """First half of a load: None when the task never committed.
+
+    What is damaged is left out, and whoever opens the blobs notices what it misses (24).
+    """
     base = prefix(task.partition)
 
     def parse(given: Sequence[Reply]) -> References | None:
         record, head, positions, streams = given
-        number, version = replies.items_of(record)
-        if not number or replies.integer(number) == 0:
+        number, version = map(replies.loose, replies.items_of(record or (None, None)))
+        current, previous = map(replies.loose, replies.items_of(head or (None, None)))
+        if not current and not (number.isdecimal() and int(number)):
             return None
-        current, previous = replies.items_of(head)
         return References(
-            number=replies.integer(number),
-            format_version=replies.integer(version),
-            positions={replies.text(k): replies.position(v) for k, v in replies.pairs(positions)},
-            head_current=replies.text(current or b""),
-            head_previous=replies.text(previous or b""),
-            streams={replies.text(k): replies.reference(v) for k, v in replies.pairs(streams)},
+            number=int(number) if number.isdecimal() else 0,
+            format_version=replies.format_version(version),
+            positions=replies.marked(task, positions),
+            head_current=current,
+            head_previous=previous,
+            streams={replies.loose(k): replies.reference(v) for k, v in replies.pairs(streams)},
         )
 
     return Query(
@@ -370,15 +394,19 @@ def load_references(task: TaskId) -> Query[References | None]:
 
 
 def committed_offsets(tasks: Iterable[TaskId]) -> Query[list[dict[str, int]]]:
-    """The next offset by topic of each of these tasks, as of its last checkpoint."""
+    """The next offset by topic of each of these tasks, as of its last checkpoint.
+
+    What is damaged is left out.
+    """
 
     def parse(given: Sequence[Reply]) -> list[dict[str, int]]:
         return [
-            {replies.text(k): replies.position(v).offset for k, v in replies.pairs(stored)}
-            for stored in given
+            {topic: at.offset for topic, at in replies.marked(task, stored).items()}
+            for task, stored in zip(asked, given, strict=True)
         ]
 
-    return Query(tuple(("HGETALL", f"{prefix(t.partition)}pos:{t}") for t in tasks), parse)
+    asked = tuple(tasks)
+    return Query(tuple(("HGETALL", f"{prefix(t.partition)}pos:{t}") for t in asked), parse)
 
 
 def load_blobs(references: References) -> Query[StoredCheckpoint]:

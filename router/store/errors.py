@@ -4,7 +4,14 @@ from typing import ClassVar
 
 from topologies.errors import SpikeRouterError
 
-__all__ = ["StoreCallError", "StoreError", "StoreReplyError", "StoreUnavailable", "StoreUnfit"]
+__all__ = [
+    "ManifestDamaged",
+    "StoreCallError",
+    "StoreError",
+    "StoreReplyError",
+    "StoreUnavailable",
+    "StoreUnfit",
+]
 
 
 class StoreError(SpikeRouterError, RuntimeError):
@@ -23,6 +30,12 @@ class StoreReplyError(StoreError):
 
 class StoreUnfit(StoreError):
     """What answers cannot or must not be the store; the sentence says why, and what to set."""
+
+
+class ManifestDamaged(StoreError):
+    """What the store holds as a network's manifest is not what deployment wrote."""
+
+    retryable: ClassVar[bool] = True
 
 
 class StoreCallError(StoreError, ValueError):

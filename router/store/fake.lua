@@ -5,8 +5,8 @@
 --
 -- Each call that writes leaves a list of what was there before, key by key and field by field, so that
 -- the writes of the last calls can be taken back one by one.
-local error, ipairs, next, pairs, pcall, type, unpack, setmetatable, G =
-  error, ipairs, next, pairs, pcall, type, unpack, setmetatable, _G
+local error, ipairs, next, pairs, pcall, string, type, unpack, setmetatable, G =
+  error, ipairs, next, pairs, pcall, string, type, unpack, setmetatable, _G
 local floor, min, huge, format, sort, remove =
   math.floor, math.min, math.huge, string.format, table.sort, table.remove
 
@@ -242,6 +242,15 @@ local function new(undo_depth)
     return reply
   end
 
+  function commands.HLEN(key)
+    return #sorted_keys(fields_of(key, 'hash'))
+  end
+
+  function commands.TYPE(key)
+    local value = find(key)
+    return {ok = not value and 'none' or type(value) == 'string' and 'string' or value.kind}
+  end
+
   function commands.HKEYS(key)
     return sorted_keys(fields_of(key, 'hash'))
   end
@@ -271,6 +280,10 @@ local function new(undo_depth)
     return 1
   end
 
+  function commands.SISMEMBER(key, member)
+    return fields_of(key, 'set')[member] and 1 or 0
+  end
+
   function commands.SREM(key, member)
     return discard(key, 'set', member)
   end
@@ -291,7 +304,12 @@ local function new(undo_depth)
     return command(...)
   end
 
-  local server = {call = call}
+  local function try(name, ...)
+    local ok, reply = pcall(call, name, ...)
+    return ok and reply or {err = reply}
+  end
+
+  local server = {call = call, pcall = try}
 
   local function finish(ok, reply)
     if n_written > 0 then
@@ -331,12 +349,21 @@ local function new(undo_depth)
     return sent(finish(pcall(script, server, operands(n_keys, ...))))
   end
 
+  -- What is of another type is absent to who loads a checkpoint.
+  local function answer(...)
+    local ok, reply = pcall(call, ...)
+    if not ok and string.sub(reply, 1, 9) ~= 'WRONGTYPE' then
+      error(reply, 0)
+    end
+    return ok and reply
+  end
+
   -- Plain commands, each behind the number of its parts.
   local function answers(parts)
     local replies, i = {}, 1
     while i < #parts do
       local last = i + parts[i]
-      replies[#replies + 1] = call(unpack(parts, i + 1, last))
+      replies[#replies + 1] = answer(unpack(parts, i + 1, last))
       i = last + 1
     end
     return replies

@@ -1,6 +1,7 @@
 """The store over TCP: Redis 7 or Valkey, one server or a cluster, through redis.asyncio.
 
-Every method has one deadline for all its round trips. Nothing is retried here: a call whose
+Every method has one deadline for all its round trips, but for those that move blobs: these have one
+for each part. Nothing is retried here: a call whose
 outcome is unknown raises `StoreUnavailable`, and the protocol knows what to do (rule 23).
 """
 
@@ -34,14 +35,15 @@ from router.store.calls import BlobWrite, Call, Query, Reply, StoredCheckpoint, 
 from router.store.errors import StoreReplyError, StoreUnavailable, StoreUnfit
 from router.store.fitness import Demands, refusal, store_mismatch
 from router.store.lua import script
+from router.store.manifests import open_manifest, seal_manifest
 from router.store.nodes import AWAY, Nodes, ask
+from router.store.parts import MOST, Piece, batches, joined, pieces
 
 __all__ = ["RedisStore"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BATCH = 256  # commands or blobs at once: what one client may hold the server up for
 _MANIFESTS = "snn:networks"
 _GENERATION = "snn:generation"
 _REMOVED = "snn:removed"
@@ -75,6 +77,7 @@ class RedisStore:
     """
 
     create_task = _method(calls.create_task)
+    mend_task = _method(calls.mend_task)
     remove_task = _method(calls.remove_task)
     claim = _method(calls.claim)
     renew = _method(calls.renew)
@@ -200,29 +203,85 @@ class RedisStore:
         self, writes: Sequence[BlobWrite], *, timeout: float | None = None
     ) -> None:
         """Write blobs that vanish unless a commit names them in time."""
-        for start in range(0, len(writes), _BATCH):
-            await self.run(calls.write(writes[start : start + _BATCH]), timeout=timeout)
+        for batch in batches(writes, lambda write: len(write.data)):
+            await self.run(calls.write(batch), timeout=timeout)
 
     async def load(self, task: TaskId, *, timeout: float | None = None) -> StoredCheckpoint | None:
         """The last checkpoint with both versions of every blob; None when there is none.
 
-        Only the owner of the lease may load: nobody else's commit can then come in between.
+        Only the owner of the lease may load: nobody else's commit can then come in between. It
+        comes in parts, each with a deadline of its own: how much there is of it does not matter.
         """
+        query = calls.load_references(task)
+        *small, (_, streams) = query.commands
+        found = [*await self._some(small, timeout), await self._scan(str(streams), timeout)]
+        references = query.read(found)
+        if references is None:
+            return None
+        blobs = calls.load_blobs(references)
+        data = await self._blobs([str(key) for _, key in blobs.commands], timeout)
+        return blobs.read([data.get(str(key)) for _, key in blobs.commands])
+
+    async def _scan(self, key: str, timeout: float | None) -> dict[bytes, bytes]:
+        """A hash that may be long."""
+        found: dict[bytes, bytes] = {}
+        cursor: int | None = None
+        while cursor != 0:
+            (reply,) = await self._some([("HSCAN", key, cursor or 0, "COUNT", MOST)], timeout)
+            if reply is None:
+                return {}
+            cursor, some = cast("tuple[int, dict[bytes, bytes]]", reply)
+            found |= some
+        return found
+
+    async def _blobs(self, keys: Sequence[str], timeout: float | None) -> dict[str, bytes]:
+        """The blobs under these keys, without those that are gone."""
+        sizes: dict[str, int] = {}
+        for names in batches(keys, lambda _: 0):
+            lengths = await self._some([("STRLEN", name) for name in names], timeout)
+            sizes |= {n: cast(int, size) for n, size in zip(names, lengths, strict=True) if size}
+        found: list[tuple[Piece, bytes]] = []
+        for part in batches(pieces(sizes), lambda piece: piece.stop - piece.start):
+            ranges = [("GETRANGE", p.key, p.start, p.stop - 1) for p in part]
+            data = cast("list[bytes]", await self._some(ranges, timeout))
+            found += zip(part, data, strict=True)
+        return joined(found)
+
+    async def _some(
+        self, commands: Sequence[tuple[calls.Arg, ...]], timeout: float | None
+    ) -> list[Reply]:
+        """Commands of one partition with one deadline; None for what is of another type: it counts
+        as lost."""
+        if not commands:
+            return []
         async with self._deadline("load", timeout):
-            references = await self.read(calls.load_references(task), timeout=timeout)
-            if references is None:
-                return None
-            return await self.read(calls.load_blobs(references), timeout=timeout)
+            send = partial(_pipelined, commands)
+            replies = await self._nodes.at(commands[0][1], send)
+            return [_unless_mistyped(reply) for reply in replies]
 
     async def put_manifest(self, network: str, manifest: bytes) -> None:
         """Write a network's manifest, then list its name."""
-        await self._execute([("SET", f"snn:network:{network}", manifest)])
+        sealed = seal_manifest(network, manifest)
+        await self._execute([("SET", f"snn:network:{network}", sealed)])
         await self._execute([("SADD", _MANIFESTS, network)])
         await self._execute([("SREM", _REMOVED, network)])
 
     async def get_manifest(self, network: str) -> bytes | None:
-        """A network's manifest; None when it is not deployed."""
-        return await self._get(f"snn:network:{network}")
+        """A network's manifest; None when it is not deployed. Raises ManifestDamaged."""
+        data = await self._get(f"snn:network:{network}")
+        return None if data is None else open_manifest(network, data)
+
+    async def restore_manifest(self, network: str, manifest: bytes) -> None:
+        """Write a manifest anew that the store has lost, by who remembers it (27).
+
+        A removal says so before it takes the manifest away: who came between takes its own back.
+        """
+        sealed = seal_manifest(network, manifest)
+        await self._execute([("SET", f"snn:network:{network}", sealed)])
+        await self._execute([("SADD", _MANIFESTS, network)])
+        if network in await self.removed_networks():
+            await self._execute([("SREM", _MANIFESTS, network)])
+            await self._execute([("UNLINK", f"snn:network:{network}")])
 
     async def remove_manifest(self, network: str) -> None:
         """Write that it was removed, take its name off the list, delete what there is of it."""
@@ -248,9 +307,19 @@ class RedisStore:
         """Tasks that are deployed from now on have other keys than those before (31)."""
         await self._execute([("INCR", _GENERATION)])
 
+    async def restore_generation(self, known: int) -> None:
+        """Write how often a generation was begun, unless the store still knows."""
+        await self._execute([("SET", _GENERATION, known, "NX")])
+
     async def generation(self) -> int:
         """How often a generation was begun."""
-        return int(await self._get(_GENERATION) or 0)
+        known = await self._get(_GENERATION) or b"0"
+        if not known.isdigit():
+            raise StoreReplyError(
+                f"snn:generation in the store is {known!r}, which is no number: write the largest"
+                " number there that stands behind @ in the name of a task."
+            )
+        return int(known)
 
     async def get_keys(self) -> dict[int, bytes]:
         """The keys of seals as they are stored, by id: `router.seals.unpack_key` judges them."""
@@ -319,8 +388,8 @@ class RedisStore:
         found: dict[int, Reply] = {}
         async with self._deadline(str(commands[0][0]) if commands else "nothing", timeout):
             for places in await self._nodes.groups(commands):
-                for start in range(0, len(places), _BATCH):
-                    some = places[start : start + _BATCH]
+                for start in range(0, len(places), MOST):
+                    some = places[start : start + MOST]
                     batch = [commands[place] for place in some]
                     send = partial(_transaction, batch)
                     replies = await self._nodes.at(batch[0][1], send)
@@ -373,6 +442,26 @@ async def _transaction(commands: Sequence[tuple[calls.Arg, ...]], client: Redis)
             pipeline.execute_command(*command)
         replies: list[Reply] = await pipeline.execute()
         return replies
+
+
+async def _pipelined(commands: Sequence[tuple[calls.Arg, ...]], client: Redis) -> list[Any]:
+    """The replies, errors of single commands among them; one that moved is the whole's."""
+    async with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not _is_mistyped(reply):
+            raise reply
+    return replies
+
+
+def _is_mistyped(reply: object) -> bool:
+    return isinstance(reply, errors.ResponseError) and "WRONGTYPE" in str(reply)
+
+
+def _unless_mistyped(reply: Any) -> Reply:
+    return None if _is_mistyped(reply) else cast(Reply, reply)
 
 
 def _told(error: BaseException) -> str:

@@ -4,9 +4,12 @@ What raises is a StoreReplyError or a ValueError; `Call.read` makes both a Store
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from router.store.errors import StoreReplyError
+from router.store.marks import mark
 from router.store.values import (
     Claimed,
     ClaimReply,
@@ -23,16 +26,23 @@ __all__ = [
     "blob",
     "claim_reply",
     "flag",
+    "format_version",
     "integer",
     "items_of",
+    "loose",
+    "marked",
     "pairs",
-    "position",
     "reference",
     "task_id",
+    "task_rows",
     "task_status",
     "text",
     "worker_status",
 ]
+
+
+_REFERENCE: Final = re.compile(r"([0-9]{1,18})\|([^|]*)\|([^|]*)")
+_BLOB: Final = re.compile(r"snn:\{p[0-9]+\}:blob:[0-9A-Za-z-]+:[0-9]+")
 
 
 def items_of(reply: Reply) -> Sequence[Reply]:
@@ -84,24 +94,53 @@ def task_id(reply: Reply) -> TaskId:
 
 
 def pairs(reply: Reply) -> Sequence[tuple[Reply, Reply]]:
-    """A hash as the client gives it: a mapping, or a flat list of fields and values."""
+    """A hash as the client gives it: a mapping, or a flat list of fields and values.
+
+    None stands for one that is none.
+    """
+    if reply is None:
+        return []
     if not isinstance(reply, list) and isinstance(reply, Mapping):
         return list(reply.items())
     flat = items_of(reply)
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-def position(reply: Reply) -> Position:
-    """`<offset>|<mark>`; the mark may hold any character."""
-    offset, _, mark = text(reply).partition("|")
-    return Position(integer(offset), mark)
+def loose(reply: Reply) -> str:
+    """A text of which some may be damaged or missing: what is no text is read all the same."""
+    if reply is None:
+        return ""
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else text(reply)
+
+
+def format_version(twice: str) -> int:
+    """`<version>=<version>`; 0 when that is damaged: the blobs tell theirs."""
+    version, _, again = twice.partition("=")
+    return int(version) if version == again and version.isdecimal() else 0
+
+
+def marked(task: TaskId, reply: Reply) -> dict[str, Position]:
+    """`<offset>|<mark>` by topic, without those that are not as they were written."""
+    found: dict[str, Position] = {}
+    for topic, value in pairs(reply):
+        offset, _, told = loose(value).partition("|")
+        if offset.isdecimal() and told == mark(task, loose(topic), int(offset)):
+            found[loose(topic)] = Position(int(offset))
+    return found
 
 
 def reference(reply: Reply) -> StreamReference:
-    """`<cursor>|<blob key>|<previous blob key>`."""
-    cursor, _, blobs = text(reply).partition("|")
-    current, _, previous = blobs.partition("|")
-    return StreamReference(integer(cursor), current, previous)
+    """`<cursor>|<blob key>|<previous blob key>`.
+
+    Of a damaged one, the keys that can be made out, and a cursor of -1: the blobs tell theirs.
+    """
+    given = loose(reply)
+    whole = _REFERENCE.fullmatch(given)
+    if whole is not None:
+        cursor, current, previous = whole.groups()
+        return StreamReference(int(cursor), current, previous)
+    current, previous, *_ = (*_BLOB.findall(given), "", "")
+    return StreamReference(-1, current, previous)
 
 
 def claim_reply(token: str) -> Callable[[Reply], ClaimReply]:
@@ -124,19 +163,19 @@ def _claimed(token: str, row: Reply) -> Claimed:
     return Claimed(
         task=task_id(task),
         token=token,
-        kind=text(kind),
+        kind=loose(kind),
         cost=integer(cost),
         claims=integer(claims),
         number=integer(number),
-        hand_last=text(hand_last),
+        hand_last=loose(hand_last),
         hand_count=integer(hand_count),
-        previous=text(previous),
+        previous=loose(previous),
         idle_ms=integer(idle),
     )
 
 
 def worker_status(row: Reply) -> WorkerStatus:
-    """One worker's row of `status`."""
+    """One worker's row of `status`. One that cannot be read hosts nothing, until it is renewed."""
     name, alive, info_text = items_of(row)
     try:
         record = json.loads(text(info_text))
@@ -147,30 +186,38 @@ def worker_status(row: Reply) -> WorkerStatus:
             details=dict(record["details"]),
             limits=tuple(record.get("limits", ())),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreReplyError(
-            f"The record of worker {text(name)!r} cannot be read ({error}); "
-            "it was written by another program or version."
-        ) from error
-    return WorkerStatus(text(name), flag(alive), info)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        info = WorkerInfo(capacity=0, kinds=())
+    return WorkerStatus(loose(name), flag(alive), info)
 
 
 def task_status(row: Reply) -> TaskStatus:
     """One task's row of `status`."""
     task, kind, cost, worker, lease, claims, number, age, in_hand, wanted, *last = items_of(row)
-    error, needs, last_error = last
+    error, needs, last_error, whole = last
     return TaskStatus(
         task=task_id(task),
-        kind=text(kind),
+        kind=loose(kind),
         cost=integer(cost),
-        worker=text(worker),
+        worker=loose(worker),
         lease_ms=integer(lease),
         claims=integer(claims),
         number=integer(number),
         checkpoint_age_ms=None if text(age) == "" else integer(age),
-        hand=text(in_hand),
-        wanted_by=text(wanted),
-        error=text(error),
+        hand=loose(in_hand),
+        wanted_by=loose(wanted),
+        error=loose(error),
         needs=tuple(int(need) for need in text(needs).split()),
         last_error=text(last_error),
+        damaged=not flag(whole),
     )
+
+
+def task_rows(reply: Reply) -> Iterator[Reply]:
+    """The rows of `status` that are of tasks: a damaged name is nobody's."""
+    for row in items_of(reply):
+        try:
+            task_id(items_of(row)[0])
+        except ValueError:
+            continue
+        yield row

@@ -121,6 +121,7 @@ class SimulatedStore:
     """
 
     create_task = _method(calls.create_task)
+    mend_task = _method(calls.mend_task)
     remove_task = _method(calls.remove_task)
     claim = _method(calls.claim)
     renew = _method(calls.renew)

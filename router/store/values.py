@@ -95,10 +95,9 @@ class Lease(NamedTuple):
 
 
 class Position(NamedTuple):
-    """The next offset to read of one topic, and an opaque mark of the log's incarnation (30)."""
+    """The next offset to read of one topic."""
 
     offset: int
-    mark: str = ""
 
 
 class Change(NamedTuple):
@@ -271,7 +270,10 @@ class CommitOutcome(Enum):
 
 
 class StreamReference(NamedTuple):
-    """Where a stream's state lies; `previous` is "" for a stream written once."""
+    """Where a stream's state lies; `previous` is "" for a stream written once.
+
+    A cursor of -1 is damaged.
+    """
 
     cursor: int
     current: str
@@ -312,9 +314,12 @@ class StoredCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """One task record. `lease_ms` is what is left of its lease, 0 or less when it is free;
-    `checkpoint_age_ms` is None before the first checkpoint. `error` keeps the task from being
-    claimed; `last_error` is what ended its last owner, "" once one has caught up (28)."""
+    """One task record; `damaged` when nobody can claim it as it is.
+
+    `lease_ms` is what is left of its lease, 0 or less when it is free; `checkpoint_age_ms` is None
+    before the first checkpoint. `error` keeps the task from being claimed; `last_error` is what
+    ended its last owner, "" once one has caught up (28).
+    """
 
     task: TaskId
     kind: str
@@ -329,6 +334,7 @@ class TaskStatus:
     error: str
     needs: tuple[int, ...] = ()
     last_error: str = ""
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

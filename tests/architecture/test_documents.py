@@ -21,7 +21,7 @@ _GOLDEN: Final = _ROOT / "tests" / "golden" / "wire"
 _WIRE: Final = (_DOCS / "wire-format.md").read_text()
 _PAGES: Final = sorted([*_ROOT.glob("*.md"), *_DOCS.rglob("*.md")])
 _CODE: Final = ("topologies", "router", "workers", "loadtest", "tests")
-_RULES: Final = range(1, 33)
+_RULES: Final = range(1, 36)
 
 
 def _fences(text: str, info: str) -> list[tuple[str, str]]:

@@ -16,31 +16,40 @@ local now = clock()
 local wait = settling(now, ttl)
 local claimed, suspicious = {}, {}
 
+-- Written twice, since a wrong one would leave the task to nobody; what is damaged is looked at.
+local function format_of(text)
+  local once, again = string.match(text or '', '^(%d+)=(%d+)$')
+  return once == again and number(once, 0) or 0
+end
+
 local function read(id)
-  local f = redis.call('HMGET', key('task', id),
+  local f = fields(key('task', id),
     'kind', 'cost', 'token', 'released', 'deadline', 'ttl', 'claims', 'number', 'format', 'error',
     'hand', 'hand_last', 'hand_count', 'alone_until', 'wanted_by', 'wanted_until', 'worker',
     'alone', 'needs')
-  if not f[1] then
+  if not f[1] or not number(f[2]) then -- unknown, or damaged: `status` tells, deployment mends
     return nil
   end
+  local span = number(f[6], ttl)
   return {
-    id = id, kind = f[1], cost = tonumber(f[2]), token = f[3], released = f[4],
-    deadline = tonumber(f[5]), ttl = tonumber(f[6]), claims = tonumber(f[7]), number = f[8],
-    format = tonumber(f[9]), error = f[10], hand = f[11], hand_last = f[12],
-    hand_count = tonumber(f[13]), alone_until = f[14], wanted_by = f[15], wanted_until = f[16],
-    worker = f[17], alone = f[18], needs = f[19],
+    id = id, kind = f[1], cost = tonumber(f[2]), token = f[3] or '', released = f[4] or '',
+    deadline = number(f[5], now + span), ttl = span, claims = number(f[7], 0),
+    number = int(number(f[8], 0)), format = format_of(f[9]), error = f[10] or '',
+    hand = f[11] or '', hand_last = f[12] or '', hand_count = number(f[13], 0),
+    alone_until = f[14] or '0', wanted_by = f[15] or '', wanted_until = f[16] or '0',
+    worker = f[17] or '', alone = f[18] or '', needs = f[19], is_dated = number(f[5]) ~= nil,
   }
 end
 
 -- Rule 25: a deadline beyond now + TTL counts as now + TTL. It is written back, else a clock
--- that jumped back would keep a dead owner's lease for as long as the jump.
+-- that jumped back would keep a dead owner's lease for as long as the jump. One that cannot be read
+-- counts as that, too.
 local function free(task)
   if task.token == '' then
     return true
   end
-  if task.deadline > now + task.ttl then
-    task.deadline = now + task.ttl
+  if task.deadline > now + task.ttl or not task.is_dated then
+    task.deadline = math.min(task.deadline, now + task.ttl)
     redis.call('HSET', key('task', task.id), 'deadline', int(task.deadline))
   end
   return task.deadline <= now
@@ -98,8 +107,8 @@ end
 -- Whether a task is surely leased: most are, and then the rest of its record is not needed.
 local first = nil
 local function leased(id)
-  local f = redis.call('HMGET', key('task', id), 'token', 'deadline', 'ttl')
-  if not f[1] or f[1] == '' or not pending(f[2], now, tonumber(f[3])) then
+  local f = fields(key('task', id), 'token', 'deadline', 'ttl')
+  if (f[1] or '') == '' or not pending(f[2], now, number(f[3], 0)) then
     return false
   end
   first = math.min(first or math.huge, tonumber(f[2]) - now)

@@ -10,6 +10,48 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
+-- A number as scripts write them, or `instead` of what is damaged: one damaged field must not stop
+-- the tasks beside it.
+local function number(text, instead)
+  return type(text) == 'string' and string.match(text, '^%d+$') and tonumber(text) or instead
+end
+
+-- Fields of a hash; all of them false where the key is of another type.
+local function fields(name, ...)
+  local found = redis.pcall('HMGET', name, ...)
+  if found.err then
+    found = {...}
+    for i = 1, #found do
+      found[i] = false
+    end
+  end
+  return found
+end
+
+-- What a script is about to write as a hash must be none of another type: nobody could ever.
+local function be_hash(name)
+  local kind = redis.call('TYPE', name).ok
+  if kind ~= 'hash' and kind ~= 'none' then
+    redis.call('UNLINK', name)
+  end
+end
+
+-- Only what is a blob of this partition: a damaged key may name anything.
+local function unlink(blob)
+  local own = prefix .. 'blob:'
+  if blob and string.sub(blob, 1, #own) == own then
+    redis.call('UNLINK', blob)
+  end
+end
+
+-- A worker's record: deadline, time to live, load elsewhere, and the rest; nil if it is damaged.
+local function worker_record(text)
+  local deadline, span, elsewhere, info = string.match(text, '^(%d+)|(%d+)|(%d+)|(.*)$')
+  if deadline then
+    return tonumber(deadline), tonumber(span), tonumber(elsewhere), info
+  end
+end
+
 local function clock()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -17,8 +59,13 @@ end
 
 -- A reservation beyond what the clock allows was made before the clock jumped: it is over (25).
 local function pending(deadline, now, span)
-  local left = tonumber(deadline) - now
+  local left = (type(deadline) == 'number' and deadline or number(deadline, 0)) - now
   return left > 0 and left <= span
+end
+
+-- What a task needs: numbers, or nothing where that is not known.
+local function legal_needs(needs)
+  return type(needs) == 'string' and string.match(needs, '^[%d ]*$') ~= nil
 end
 
 -- Whether what a task needs is there: lists of as many numbers, '-' for a limit that is none.
@@ -27,13 +74,13 @@ local function within(needs, limits)
   if limits == '' then
     return true
   end
-  if not needs or needs == '' then
+  if not legal_needs(needs) or needs == '' then
     return false
   end
   local limit = string.gmatch(limits, '%S+')
   for need in string.gmatch(needs, '%S+') do
     local most = limit()
-    if most ~= '-' and tonumber(need) > tonumber(most) then
+    if most and most ~= '-' and number(need, math.huge) > tonumber(most) then
       return false
     end
   end
@@ -52,7 +99,8 @@ end
 
 local function anything_leased()
   for _, id in ipairs(redis.call('SMEMBERS', prefix .. 'tasks')) do
-    if redis.call('HGET', key('task', id), 'token') ~= '' then
+    local token = fields(key('task', id), 'token')[1]
+    if token and token ~= '' then
       return true
     end
   end
@@ -66,11 +114,11 @@ local function settling(now, ttl)
   local server = prefix .. 'server'
   local id = identity()
   local known = redis.call('HMGET', server, 'replid', 'settle_until', 'seen')
-  if known[1] ~= id then
+  local settled, seen = number(known[2]), number(known[3])
+  if known[1] ~= id or not settled or not seen then
     redis.call('HSET', server, 'replid', id, 'settle_until', int(now + ttl), 'seen', int(now))
     return ttl
   end
-  local settled, seen = tonumber(known[2]), tonumber(known[3])
   -- Settling that was over stays over, and lasts no more than a TTL, when the clock jumps back.
   local stop = math.min(settled, settled > seen and now + ttl or now)
   if now - math.max(stop, seen) > ttl and anything_leased() then

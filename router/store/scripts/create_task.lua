@@ -1,27 +1,41 @@
--- create_task: write a task record unless it is there (27). Deploying again clears its error.
--- ARGV: id, operator, group, kind, cost, generation, settle_ms, needs. Reply: 1 new, 0 known.
-local id = ARGV[1]
-local now = clock()
+-- create_task: write a task record unless it is there (27). Deploying again clears its error, and
+-- writes anew what never changes of it, and what is missing: some of it may be damaged.
+-- ARGV: id, operator, group, kind, cost, generation, settle_ms, needs, mend.
+-- Who is to `mend` writes nothing of a task that the store does not know of: it may be removed.
+-- Reply: 1 new, 0 known.
+local id, mend = ARGV[1], ARGV[9] == '1'
+local record, now = key('task', id), clock()
 
 -- Rule 26: owners may have outlived the data. Workers that looked at the empty store since have let
 -- a time of settling pass in which there was nothing to renew.
-if redis.call('EXISTS', prefix .. 'server') == 0
-  or (tonumber(ARGV[7]) > 0 and redis.call('EXISTS', prefix .. 'tasks') == 0) then
+if not mend and (redis.call('EXISTS', prefix .. 'server') == 0
+  or (tonumber(ARGV[7]) > 0 and redis.call('EXISTS', prefix .. 'tasks') == 0)) then
   redis.call('HSET', prefix .. 'server', 'replid', identity(),
     'settle_until', int(now + tonumber(ARGV[7])), 'seen', int(now))
 end
 
-redis.call('SADD', prefix .. 'tasks', id)
-if redis.call('EXISTS', key('task', id)) == 1 then
-  redis.call('HSET', key('task', id), 'error', '')
+local is_new = redis.call('EXISTS', record) == 0
+if mend and is_new and redis.call('SISMEMBER', prefix .. 'tasks', id) == 0 then
   return 0
 end
-redis.call('HSET', key('task', id),
-  'op', ARGV[2], 'group', ARGV[3], 'kind', ARGV[4], 'cost', ARGV[5], 'generation', ARGV[6],
-  'needs', ARGV[8],
-  'worker', '', 'token', '', 'released', '', 'deadline', '0', 'ttl', '0',
-  'claims', '0', 'number', '0', 'format', '0', 'committed', '',
-  'hand', '', 'hand_last', '', 'hand_count', '0', 'alone', '',
-  'alone_until', '0',
-  'wanted_by', '', 'wanted_until', '0', 'error', '', 'last_error', '')
-return 1
+redis.call('SADD', prefix .. 'tasks', id)
+be_hash(record)
+local first = {
+  worker = '', token = '', released = '', deadline = '0', ttl = '0', claims = '0', number = '0',
+  format = '0=0', committed = '', hand = '', hand_last = '', hand_count = '0', alone = '',
+  alone_until = '0', wanted_by = '', wanted_until = '0', error = '', last_error = '',
+}
+for field, value in pairs(first) do
+  if redis.call('HEXISTS', record, field) == 0 then
+    redis.call('HSET', record, field, value)
+  end
+end
+redis.call('HSET', record, 'op', ARGV[2], 'group', ARGV[3], 'kind', ARGV[4], 'cost', ARGV[5],
+  'generation', ARGV[6])
+if ARGV[8] ~= '' or not legal_needs(fields(record, 'needs')[1]) then
+  redis.call('HSET', record, 'needs', ARGV[8])
+end
+if not mend then
+  redis.call('HSET', record, 'error', '')
+end
+return is_new and 1 or 0

@@ -2,7 +2,7 @@
 -- listen come for it at once; the others with their next claim.
 -- ARGV: id, token. Reply: 1 released, 0 not the caller's.
 local task, token = key('task', ARGV[1]), ARGV[2]
-if redis.call('HGET', task, 'token') ~= token then
+if fields(task, 'token')[1] ~= token then
   return 0
 end
 redis.call('HSET', task, 'worker', '', 'token', '', 'released', token, 'deadline', int(clock()),

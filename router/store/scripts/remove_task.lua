@@ -2,16 +2,12 @@
 -- ARGV: id. Reply: 1 removed, 0 unknown.
 local id = ARGV[1]
 
-local function unlink(blob)
-  if blob ~= '' then
-    redis.call('UNLINK', blob)
-  end
-end
-
+be_hash(key('streams', id))
+be_hash(key('head', id))
 for _, reference in ipairs(redis.call('HVALS', key('streams', id))) do
-  local current, previous = string.match(reference, '^%d+|([^|]*)|(.*)$')
-  unlink(current)
-  unlink(previous)
+  for blob in string.gmatch(reference, '[^|]+') do
+    unlink(blob)
+  end
 end
 for _, blob in ipairs(redis.call('HVALS', key('head', id))) do
   unlink(blob)

@@ -10,9 +10,9 @@ redis.call('HSET', prefix .. 'workers', worker,
 
 local outcomes = {}
 for i = 5, #ARGV, 2 do
-  local f = redis.call('HMGET', key('task', ARGV[i]), 'token', 'released', 'wanted_until')
+  local f = fields(key('task', ARGV[i]), 'token', 'released', 'wanted_until')
   local outcome
-  if not f[1] or (f[1] == '' and f[2] == '') then
+  if not f[1] or (f[1] == '' and (f[2] or '') == '') then
     outcome = 3
   elseif f[1] ~= ARGV[i + 1] then
     outcome = 2

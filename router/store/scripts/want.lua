@@ -18,23 +18,23 @@ end
 local load = {}
 local records = redis.call('HGETALL', prefix .. 'workers')
 for i = 1, #records, 2 do
-  local deadline, span, elsewhere = string.match(records[i + 1], '^(%d+)|(%d+)|(%d+)|')
-  if pending(deadline, now, tonumber(span)) then
-    load[records[i]] = tonumber(elsewhere)
+  local deadline, span, elsewhere = worker_record(records[i + 1])
+  if deadline and pending(deadline, now, span) then
+    load[records[i]] = elsewhere
   end
 end
 load[worker] = tonumber(ARGV[4])
 
 local movable, asked = {}, {}
 for _, id in ipairs(sorted_tasks()) do
-  local f = redis.call('HMGET', key('task', id), 'kind', 'cost', 'token', 'deadline', 'worker',
+  local f = fields(key('task', id), 'kind', 'cost', 'token', 'deadline', 'worker',
     'claims', 'wanted_by', 'wanted_until', 'needs')
-  if f[1] and f[3] ~= '' and tonumber(f[4]) > now then
+  if f[1] and f[5] and number(f[2]) and (f[3] or '') ~= '' and number(f[4], 0) > now then
     local cost, owner, heir = tonumber(f[2]), f[5], f[5]
-    if f[7] ~= '' and pending(f[8], now, ttl) then
+    if (f[7] or '') ~= '' and pending(f[8], now, ttl) then
       heir = f[7]
       asked[owner] = true
-    elseif owner ~= worker and kinds[f[1]] and cost <= capacity and tonumber(f[6]) <= 2
+    elseif owner ~= worker and kinds[f[1]] and cost <= capacity and number(f[6], 0) <= 2
       and within(f[9], limits) then
       movable[#movable + 1] = {id, owner, cost + overhead}
     end

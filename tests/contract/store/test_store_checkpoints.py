@@ -32,7 +32,7 @@ def test_task_that_never_committed_has_no_checkpoint(server: "Server", task: Tas
 
 def test_commit_is_loaded_back(server: "Server", task: TaskId) -> None:
     head, one, two = server.write("nonce", 3)
-    positions = {"snn.in.x": Position(12, "11|1700|9a"), "snn.spikes.y": Position(3)}
+    positions = {"snn.in.x": Position(12), "snn.spikes.y": Position(3)}
     changed = [Change("1:2@n", 4, one), Change("1:3@n", 0, two)]
     call = calls.commit(task, "t", 1, full=False, head=head, positions=positions, changed=changed)
     assert server.run(call) is OK

@@ -123,7 +123,7 @@ class _Script:
             draw.randint(1, 4),
             full=full,
             head=keys[0],
-            positions={f"topic-{draw.randint(0, 1)}": Position(draw.randint(0, 3), "m")},
+            positions={f"topic-{draw.randint(0, 1)}": Position(draw.randint(0, 3))},
             changed=[
                 Change(n, draw.randint(0, 3), k) for n, k in zip(names, keys[1:], strict=False)
             ],

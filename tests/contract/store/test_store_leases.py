@@ -31,7 +31,7 @@ def test_creating_a_task_again_leaves_its_lease_alone(
     server.deploy(tasks[0])
     server.claim_one("a", "token-a")
     before = server.dump()
-    assert not server.run(calls.create_task(TaskSpec(tasks[0], "synaptic", 9), settle_ms=0))
+    assert not server.run(calls.create_task(TaskSpec(tasks[0], "synaptic", 1), settle_ms=0))
     assert server.dump() == before
 
 

@@ -70,7 +70,7 @@ class _World:
 
     def __init__(self, error: Exception) -> None:
         self.store = _Store()
-        bus = SimpleNamespace(end=lambda place: None)
+        bus = SimpleNamespace(end=lambda place: None, counts=Counter[str](), faults={})
         settings = Settings.load(partitions=1, worker_name="w")
         self.host = Host(settings, cast(RedisStore, self.store), cast(Bus, bus))
         self.tenants = {BAD: _Tenant(error), GOOD: _Tenant()}
@@ -101,7 +101,7 @@ class _World:
 
 
 def _polled() -> Polled:
-    message = SimpleNamespace(offset=0, timestamp=0, key=None, value=b"")
+    message = SimpleNamespace(offset=0, timestamp=0, key=None, value=b"", headers=())
     return Polled({TopicPartition(TOPIC, 0): [cast(Any, message)]}, ())
 
 

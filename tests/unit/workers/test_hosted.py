@@ -26,6 +26,7 @@ class _Scanning:
 
     topics = ("snn.in.x",)
     replaying = False
+    found_damage = False
     n_waiting = 0
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Tasks and ingests believe the system alone: what is not sealed moves nothing (protocol 32)."""
+"""Tasks and ingests believe the system alone: what is not sealed moves nothing (protocol 35)."""
 
 from dataclasses import replace
 

@@ -5,7 +5,7 @@ import pytest
 from topologies.compiled import CompiledNetwork
 from topologies.compiler import compile_network
 from topologies.samples import dense_network
-from workers.spec import kernels_wanted
+from workers.spec import UnknownOperatorError, ingest_spec, kernels_wanted, task_spec
 
 KINDS = ("ingest", "synaptic", "readout")
 
@@ -45,3 +45,11 @@ def test_operator_of_two_networks_is_wanted_once(network: CompiledNetwork) -> No
     other = replace(network, name="other")
     wanted = kernels_wanted([network, other], KINDS, on_nodes=False)
     assert wanted == kernels_wanted([network], KINDS, on_nodes=False)
+
+
+def test_operator_of_no_readable_network_is_an_error_that_names_it(
+    network: CompiledNetwork,
+) -> None:
+    for of in (lambda: task_spec({"n": network}, "ab", 0, 0), lambda: ingest_spec({}, "ab", 0)):
+        with pytest.raises(UnknownOperatorError, match="has operator ab; those that can"):
+            of()

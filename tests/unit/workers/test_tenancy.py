@@ -15,7 +15,8 @@ class _Asked:
 
     replaying = False
 
-    def __init__(self) -> None:
+    def __init__(self, found_damage: bool = False) -> None:
+        self.found_damage = found_damage
         self.full: bool | None = None
 
     def snapshot(self, full: bool, anyhow: bool = False) -> Any:

@@ -16,7 +16,7 @@ from router.records import Data, Record, encode_record
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import StatusReply, TaskId, TaskStatus, WorkerInfo, WorkerStatus
-from router.store.errors import StoreUnavailable
+from router.store.errors import ManifestDamaged, StoreUnavailable
 from router.wire import Batch, Kind, StreamId
 from topologies.compiled import CompiledNetwork, InputSpec, Node, OutputSpec
 
@@ -120,6 +120,8 @@ class MemoryStore:
     tasks: list[TaskStatus] = field(default_factory=list)
     workers: list[WorkerStatus] = field(default_factory=list)
     away: bool = False
+    removed: frozenset[str] = frozenset()
+    damaged: frozenset[str] = frozenset()
 
     def _check(self) -> None:
         if self.away:
@@ -130,11 +132,17 @@ class MemoryStore:
 
     async def get_manifest(self, network: str) -> bytes | None:
         self._check()
+        if network in self.damaged:
+            raise ManifestDamaged(f"The manifest of network {network} is damaged.")
         return self.manifests.get(network)
 
     async def list_networks(self) -> tuple[str, ...]:
         self._check()
         return tuple(self.manifests)
+
+    async def removed_networks(self) -> frozenset[str]:
+        self._check()
+        return self.removed
 
     async def status(self, partition: int) -> StatusReply:
         self._check()

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from router.store import calls
+from router.store import calls, replies
 from router.store.calls import Change, Lease, Position, References, TaskId, TaskSpec, WorkerInfo
 from router.store.errors import StoreCallError, StoreReplyError
+from router.store.marks import mark
 
 TASK = TaskId("ab" * 16, 3, 2, 5)
 KINDS = ["synaptic"]
@@ -87,12 +88,13 @@ def test_renewal_is_read_in_the_order_of_its_leases() -> None:
 def test_hash_is_read_as_a_mapping_and_as_a_list() -> None:
     query = calls.load_references(TASK)
     head: calls.Reply = [b"h1", b""]
-    flat: list[calls.Reply] = [[b"4", b"1"], head, [b"x", b"7|mark|2"], [b"1:1", b"3|b1|b0"]]
-    mapped: list[calls.Reply] = [[b"4", b"1"], head, {b"x": b"7|mark|2"}, {b"1:1": b"3|b1|b0"}]
+    at = f"7|{mark(TASK, 'x', 7)}".encode()
+    flat: list[calls.Reply] = [[b"4", b"1=1"], head, [b"x", at], [b"1:1", b"3|b1|b0"]]
+    mapped: list[calls.Reply] = [[b"4", b"1=1"], head, {b"x": at}, {b"1:1": b"3|b1|b0"}]
     expected = References(
         number=4,
         format_version=1,
-        positions={"x": Position(7, "mark|2")},
+        positions={"x": Position(7)},
         head_current="h1",
         head_previous="",
         streams={"1:1": calls.StreamReference(3, "b1", "b0")},
@@ -119,8 +121,6 @@ def test_each_blob_is_read_once() -> None:
     ("call", "reply"),
     [
         (calls.status(0), 1),
-        (calls.status(0), [b"1", b"0", [[b"w", 1, b"not json"]], []]),
-        (calls.status(0), [b"1", b"0", [[b"w", 1, b'{"capacity":1}']], []]),
         (calls.release(TASK, "t"), b"one"),
         (calls.release(TASK, "t"), None),
         (_commit(), 9),
@@ -145,5 +145,28 @@ def test_committed_offsets_are_those_of_the_last_checkpoint() -> None:
         ("HGETALL", f"snn:{{p2}}:pos:{TASK}"),
         ("HGETALL", f"snn:{{p3}}:pos:{other}"),
     )
-    stored = [b"snn.in.x", b"12|11|1700|9a"]
+    stored = [b"snn.in.x", f"12|{mark(TASK, 'snn.in.x', 12)}".encode()]
     assert query.read([stored, []]) == [{"snn.in.x": 12}, {}]
+
+
+@pytest.mark.parametrize("damaged", [b"13|{}", b"1r|{}", b"12", b"\xff2|{}", b"12|{}0"])
+def test_damaged_position_is_left_out(damaged: bytes) -> None:
+    value = damaged.replace(b"{}", mark(TASK, "x", 12).encode())
+    assert calls.committed_offsets([TASK]).read([[b"x", value]]) == [{}]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"s|snn:{p0}:blob:a1:1|snn:{p0}:blob:a0:1", b"3|snn:{p0}:blob:a1:1<snn:{p0}:blob:a0:1"],
+)
+def test_keys_of_a_damaged_reference_are_made_out(damaged: bytes) -> None:
+    found = replies.reference(damaged)
+    assert found == (-1, "snn:{p0}:blob:a1:1", "snn:{p0}:blob:a0:1")
+
+
+def test_worker_whose_record_is_damaged_hosts_nothing() -> None:
+    rows: calls.Reply = [[b"w", 1, b"not json"], [b"v", 0, b'{"capacity":1}']]
+    told = calls.status(0).read([b"1", b"0", rows, []])
+    assert [(w.worker, w.alive, w.info.kinds) for w in told.workers] == [
+        ("w", True, ()), ("v", False, ())
+    ]  # fmt: skip
