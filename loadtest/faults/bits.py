@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from loadtest.simulation.damage import turned
+
 __all__ = [
     "Change",
     "Held",
@@ -13,7 +15,6 @@ __all__ = [
     "damaged",
     "kind_of_key",
     "partition_of_key",
-    "turned",
 ]
 
 _PARTITION: Final = re.compile(rb"snn:\{p([0-9]+)\}:")
@@ -40,13 +41,6 @@ class Change(NamedTuple):
     taken: tuple[bytes, bytes]
     put: tuple[bytes, bytes]
     what: str
-
-
-def turned(data: bytes, bit: int) -> bytes:
-    """The bytes with one bit turned over."""
-    copy = bytearray(data)
-    copy[bit // 8] ^= 1 << bit % 8
-    return bytes(copy)
 
 
 def _any_bit(data: bytes, dice: random.Random) -> bytes:

@@ -91,7 +91,7 @@ class Hostile:
 
     async def repeat(self, fault: Fault) -> int:
         """Append the last records of some topics again, shuffled; how many."""
-        dice = random.Random(fault.number)
+        dice = fault.dice()
         topics = [*self._spikes, *self._inputs, *self._results]
         n = 0
         for topic in dice.sample(topics, 1 + int(fault.strength * 4)):
@@ -106,7 +106,7 @@ class Hostile:
         """Append copies of the last records of the system in a random place, each with one bit
         turned; where, and how many. What publishers say is theirs to change.
         """
-        dice = random.Random(fault.number)
+        dice = fault.dice()
         place = self._any_place(fault, dice)
         ours = [said for said in await self._ends(place) if seal_of(said.headers)]
         copies = [damaged(dice.choice(ours), dice) for _ in range(int(fault.between(*_DAMAGED)))
@@ -115,7 +115,7 @@ class Hostile:
 
     async def forge(self, fault: Fault) -> tuple[str, int]:
         """Append what the system might say, of streams that are open too; where, and how much."""
-        dice = random.Random(fault.number)
+        dice = fault.dice()
         place = self._any_place(fault, dice)
         source = place.topic if place.topic in self._inputs else dice.choice(self._inputs)
         networks = [n.name for n in self._networks if in_topic(n.input.name) == source]
@@ -126,7 +126,7 @@ class Hostile:
 
     async def flood(self, fault: Fault) -> tuple[str, int]:
         """Append thousands of legal and useless records to an input, at once; how many."""
-        dice = random.Random(fault.number)
+        dice = fault.dice()
         network = self._networks[int(fault.target * len(self._networks))]
         records = flood(_flooded(network), int(fault.between(*_FLOOD)), dice)
         topic = in_topic(network.input.name)

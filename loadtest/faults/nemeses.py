@@ -6,7 +6,6 @@ nothing to hit.
 
 import asyncio
 import os
-import random
 import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -43,7 +42,7 @@ Nemesis = Callable[[World, Hostile, Fault], Awaitable[Done | None]]
 ALL: Final = ("*",)
 _SLOW_S: Final = 0.1  # a slow worker runs for a fifth of each such time
 _DAY_S: Final = 86_400.0
-_EVICTING_S: Final = 0.3
+_EVICTING_S: Final = 0.05
 
 
 def _victim(world: World, fault: Fault) -> Child | None:
@@ -219,7 +218,7 @@ async def _flush_scripts(world: World, hostile: Hostile, fault: Fault) -> Done |
 async def _damage_store(world: World, hostile: Hostile, fault: Fault) -> Done | None:
     """Most of what is damaged is written anew soon: every other time somebody reads it first."""
     async with world.store_lock, _holding(world) as client:
-        damage = await turn_bit(client, random.Random(fault.number))
+        damage = await turn_bit(client, fault.dice())
     if damage is None:
         return None
     if fault.strength < 0.5 and (victim := _victim(world, fault)) is not None:
@@ -237,7 +236,7 @@ async def _evict_store(world: World, hostile: Hostile, fault: Fault) -> Done | N
                 await asyncio.sleep(_EVICTING_S)
             what = f"{await _n_evicted(client) - before} keys by itself"
         else:
-            dice = random.Random(fault.number)
+            dice = fault.dice()
             what = f"{await evict_some(client, dice, fault.between(0.0, 0.2))} keys"
     return Done(what, ALL)
 
@@ -366,7 +365,7 @@ async def _flood(world: World, hostile: Hostile, fault: Fault) -> Done | None:
 
 
 async def _codecs(world: World, hostile: Hostile, fault: Fault) -> Done | None:
-    dice = random.Random(fault.number)
+    dice = fault.dice()
     workload = hostile.workload
     if workload is None:
         return None

@@ -74,6 +74,10 @@ class Fault:
         """One of the names; they must not be empty."""
         return names[int(self.target * len(names))]
 
+    def dice(self) -> random.Random:
+        """For all that it chooses besides: its own, and the same in each replay."""
+        return random.Random(f"{self.number} {self.kind} {self.target} {self.strength}")
+
     def between(self, low: float, high: float) -> float:
         """How long or how much, by its strength."""
         return low + self.strength * (high - low)

@@ -11,7 +11,6 @@ from loadtest.faults.bits import (
     damaged,
     kind_of_key,
     partition_of_key,
-    turned,
 )
 
 _SAID = Said(b"key", b"some value", (("snn-seal", b"\x07" * 24),))
@@ -28,10 +27,6 @@ def _apart(one: Said, other: Said) -> int:
         for s in (one, other)
     ]
     return _distance(*flat)
-
-
-def test_a_bit_is_turned_where_it_is_said() -> None:
-    assert turned(b"\x00\x00", 9) == b"\x00\x02"
 
 
 def test_a_damaged_record_differs_in_one_bit_of_any_of_its_parts() -> None:
