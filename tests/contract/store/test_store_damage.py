@@ -140,3 +140,21 @@ def test_part_of_a_checkpoint_of_another_type_is_loaded_as_lost_and_replaced(
     assert loaded.number == 1
     assert server.commit(task, "t", 2, {"1:1": 1}, full=True) is OK
     assert [*server.load(task).streams] == ["1:1"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("value", ["", "x9", b"\xff\xfe", "12 x 7", "-"])
+def test_status_tells_of_a_task_whatever_a_field_of_its_record_holds(
+    server: "Server", tasks: list[TaskId], value: str | bytes
+) -> None:
+    server.deploy(tasks[0])
+    key = f"{PREFIX}task:{tasks[0]}"
+    fields = command(server, "HGETALL", key)
+    names = [*fields] if isinstance(fields, dict) else fields[::2]
+    for name in [*names, "last_error", "error", "hand", "wanted_by"]:
+        before = command(server, "HGET", key, name)
+        command(server, "HSET", key, name, value)
+        assert [row.task for row in server.run(calls.status(0)).tasks] == [tasks[0]], name
+        if before is None:
+            command(server, "HDEL", key, name)
+        else:
+            command(server, "HSET", key, name, before)
