@@ -30,7 +30,7 @@ __all__ = [
     "unready",
 ]
 
-FORGETFUL: Final = ("fail-over", "wipe-store")
+FORGETFUL: Final = ("fail-over", "wipe-store", "evict-store")
 """Kinds of faults after which the store lacks what it had acknowledged."""
 DAMAGING: Final = ("damage-store", "evict-store")
 """Kinds after which a checkpoint may be damaged; who finds that falls back, later on too."""

@@ -19,7 +19,7 @@ from loadtest.faults.codecs import send_in_all_codecs, send_in_transactions
 from loadtest.faults.hostile import Hostile
 from loadtest.faults.proxy import Proxy
 from loadtest.faults.schedule import Fault
-from loadtest.faults.store_damage import evict_some, evicting, turn_bit
+from loadtest.faults.store_damage import evict_by_itself, evict_some, turn_bit
 from loadtest.faults.worker import jump
 from loadtest.faults.world import World
 from router.redis_server import RedisServer
@@ -42,7 +42,7 @@ Nemesis = Callable[[World, Hostile, Fault], Awaitable[Done | None]]
 ALL: Final = ("*",)
 _SLOW_S: Final = 0.1  # a slow worker runs for a fifth of each such time
 _DAY_S: Final = 86_400.0
-_EVICTING_S: Final = 0.05
+_EVICTED: Final = 0.2  # of all keys, at most
 
 
 def _victim(world: World, fault: Fault) -> Child | None:
@@ -228,21 +228,17 @@ async def _damage_store(world: World, hostile: Hostile, fault: Fault) -> Done | 
 
 
 async def _evict_store(world: World, hostile: Hostile, fault: Fault) -> Done | None:
-    """By the store's own choice, or key by key."""
-    async with world.store_lock, _holding(world) as client:
-        if fault.target < 0.5:
-            before = await _n_evicted(client)
-            async with evicting(client, fault.between(0.01, 0.2)):
-                await asyncio.sleep(_EVICTING_S)
-            what = f"{await _n_evicted(client) - before} keys by itself"
-        else:
-            dice = fault.dice()
-            what = f"{await evict_some(client, dice, fault.between(0.0, 0.2))} keys"
+    """By the store's own choice, or key by key; as after a loss, one deploys again."""
+    share = fault.between(0.0, _EVICTED)
+    async with world.store_lock:
+        async with _holding(world) as client:
+            if fault.target < 0.5:
+                what = f"{await evict_by_itself(client, share)} keys by itself"
+            else:
+                what = f"{await evict_some(client, fault.dice(), share)} keys"
+        await asyncio.sleep(fault.between(0.0, 1.0))
+        await world.deploy()
     return Done(what, ALL)
-
-
-async def _n_evicted(client: Redis) -> int:
-    return int((await client.info("stats"))["evicted_keys"])
 
 
 @asynccontextmanager

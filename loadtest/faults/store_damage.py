@@ -1,19 +1,20 @@
 """What a store may do to what it holds: turn a bit of it over, or evict some of it."""
 
+import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, cast
 
 from redis.asyncio import Redis
 
 from loadtest.faults.bits import Change, Held, change_of, kind_of_key, partition_of_key
 
-__all__ = ["Damage", "evict_some", "evicting", "turn_bit"]
+__all__ = ["Damage", "evict_by_itself", "evict_some", "turn_bit"]
 
 _KEYS: Final = "snn:*"
 _SCANNED: Final = 1000
+_EVICTING_S: Final = 2.0
+_STEP_BYTES: Final = 4096
 
 
 class Damage(NamedTuple):
@@ -58,19 +59,29 @@ async def evict_some(client: Redis, dice: random.Random, share: float) -> int:
     return int(await client.unlink(*victims)) if victims else 0
 
 
-@asynccontextmanager
-async def evicting(client: Redis, share: float) -> AsyncIterator[None]:
-    """Meanwhile the store has room for so much less than it holds, and evicts any key."""
-    told = await client.info("memory")
-    counted = int(told["used_memory"]) - int(told["mem_not_counted_for_evict"])
-    room = max(1, counted - int(share * int(told["used_memory_dataset"])))
+async def evict_by_itself(client: Redis, share: float) -> int:
+    """Give the store less memory than it holds until it has evicted this share of all keys, by its
+    own choice; how many. Its memory is taken away bit by bit, so that it stops near to that.
+    """
+    wanted = 1 + int(share * await client.dbsize())
+    before = await _n_evicted(client)
+    await client.config_set("maxmemory-policy", "allkeys-random")
     try:
-        await client.config_set("maxmemory-policy", "allkeys-random")
-        await client.config_set("maxmemory", room)
-        yield
+        async with asyncio.timeout(_EVICTING_S):
+            while await _n_evicted(client) - before < wanted:
+                told = await client.info("memory")
+                counted = int(told["used_memory"]) - int(told["mem_not_counted_for_evict"])
+                await client.config_set("maxmemory", counted - _STEP_BYTES)
+    except TimeoutError:
+        pass  # others free memory as well
     finally:
         await client.config_set("maxmemory", 0)
         await client.config_set("maxmemory-policy", "noeviction")
+    return await _n_evicted(client) - before
+
+
+async def _n_evicted(client: Redis) -> int:
+    return int((await client.info("stats"))["evicted_keys"])
 
 
 async def _keys(client: Redis) -> list[bytes]:
