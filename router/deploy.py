@@ -116,7 +116,7 @@ async def deploy_compiled(
     fresh = [await store.create_task(spec, settle_ms=settle_ms) for spec in specs]  # 4
     for name in dict.fromkeys(n.input.name for n in networks):  # 5
         routes = tuple(sorted(n.name for n in everything.values() if n.input.name == name))
-        value = encode_record(Route(routes))
+        value = encode_record(Route(routes, max_streams=settings.max_streams))
         for partition in range(n_partitions):
             await bus.write(in_topic(name), partition, value, keys)
     return Deployed(tuple(n.name for n in networks), len(specs), sum(fresh))

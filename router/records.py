@@ -117,6 +117,8 @@ class Era:
     predecessor: int
     networks: tuple[str, ...]
     routed_by: int = 0
+    max_streams: int | None = None
+    """How many streams may be open at once from here on (PROTOCOL rule 32); None: any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class Route:
 
     networks: tuple[str, ...]
     ends: tuple[str, ...] = ()
+    max_streams: int | None = None
+    """How many streams may be open at once from here on (PROTOCOL rule 32); None: any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,8 @@ class Kill:
     error: str
     if_final: bool = False
     """Only if no result is open any more: a task waits for records that retention took."""
+    since: int | None = None
+    """Only if the stream has said nothing at or beyond this offset of the input (rule 33)."""
 
 
 Record = Data | Era | Route | Kill
@@ -420,14 +426,16 @@ _FIELDS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
         "predecessor": _integer(_U64),
         "networks": _networks,
         "routed_by": _integer(_U64),
+        "max_streams": _integer(_U64),
     },
-    "route": {"networks": _networks, "ends": _networks},
+    "route": {"networks": _networks, "ends": _networks, "max_streams": _integer(_U64)},
     "kill": {
         "stream": _stream,
         "name": _text(0, NAME_BYTES),
         "networks": _networks,
         "error": _text(0, ERROR_BYTES),
         "if_final": _flag,
+        "since": _integer(_U64),
     },
 }
 
@@ -439,6 +447,11 @@ def _data(content: dict[str, Any], key: bytes | None, unnamed: str) -> Data:
     request = key is None
     if key is not None and "id" in content:
         raise RecordError("The record has a key, which names its stream, and an `id` as well.")
+    if request and "seq" in content:
+        raise RecordError(
+            "The record has a `seq` and no key: it is a whole request, which is one record only. "
+            "Give the stream's name as the key, or leave `seq` out."
+        )
     name = content.pop("id", unnamed) if key is None else _name_of(key)
     if "payload" in content:
         content.update(_payload_fields(content))
@@ -540,17 +553,21 @@ def _contents(record: Record) -> tuple[str, dict[str, object]]:
     match record:
         case Data():
             return "data", _data_contents(record)
-        case Era(era, predecessor, networks, routed_by):
-            begun: dict[str, object] = {"era": era, "predecessor": predecessor}
-            begun["networks"] = networks
-            return "era", {**begun, "routed_by": routed_by} if routed_by else begun
-        case Route(networks, ends):
-            routed: dict[str, object] = {"networks": networks}
-            return "route", {**routed, "ends": ends} if ends else routed
-        case Kill(stream, name, networks, error, if_final):
-            content: dict[str, object] = {"stream": tuple(stream), "name": name}
-            content |= {"networks": networks, "error": clip_text(error)}
-            return "kill", {**content, "if_final": True} if if_final else content
+        case Era() | Route() | Kill():
+            return type(record).__name__.lower(), _said(record)
+
+
+def _said(record: Era | Route | Kill) -> dict[str, object]:
+    """The fields of a record of the system, without those that say nothing."""
+    kind = type(record).__name__.lower()
+    content: dict[str, object] = {}
+    for name in _FIELDS[kind]:
+        value = getattr(record, name)
+        if value is not None and value != _DEFAULTS.get(name):
+            content[name] = value
+    if isinstance(record, Kill):
+        content |= {"stream": tuple(record.stream), "error": clip_text(record.error)}
+    return content
 
 
 def _data_contents(record: Data) -> dict[str, object]:
@@ -564,4 +581,7 @@ def _data_contents(record: Data) -> dict[str, object]:
     return content
 
 
-_DEFAULTS = {"seed": 0, "end": False, "if_final": False, "ends": (), "routed_by": 0}
+_DEFAULTS = {
+    "seed": 0, "end": False, "if_final": False, "ends": (), "routed_by": 0, "max_streams": None,
+    "since": None,
+}  # fmt: skip

@@ -64,7 +64,7 @@ async def remove(
             legal = ", ".join(sorted(networks)) or "none"
             raise RemoveError(f"No network {name!r} is deployed; deployed are: {legal}.")
         network = networks[name]
-        tell = partial(_tell, store, bus, network, force)
+        tell = partial(_tell, store, bus, network, settings.max_streams, force)
         await _drain(store, network, tell, settings.partitions, timeout)  # 1 and 2
         await store.begin_generation()  # 3
         return await _take_away(settings, store, network, networks)
@@ -112,25 +112,31 @@ def _known_behind(told: int, reply: StatusReply, network: CompiledNetwork) -> di
 
 
 def _route(
-    network: CompiledNetwork, networks: Mapping[str, CompiledNetwork], *, force: bool
+    network: CompiledNetwork,
+    networks: Mapping[str, CompiledNetwork],
+    max_streams: int | None,
+    *,
+    force: bool,
 ) -> bytes:
     """The ROUTE record, without the network."""
     source = network.input.name
     rest = (n.name for n in networks.values() if n.input.name == source and n.name != network.name)
-    return encode_record(Route(tuple(sorted(rest)), (network.name,) if force else ()))
+    ends = (network.name,) if force else ()
+    return encode_record(Route(tuple(sorted(rest)), ends, max_streams))
 
 
 async def _tell(
     store: RedisStore,
     bus: Bus,
     network: CompiledNetwork,
+    max_streams: int | None,
     force: bool,
     partitions: Collection[int],
 ) -> dict[int, int]:
     """Append ROUTE to these partitions, under a new key: whatever was routed before is superseded
     (35). Its offset in each."""
     keys = await begin_key(store)
-    route = _route(network, await load_networks(store), force=force)
+    route = _route(network, await load_networks(store), max_streams, force=force)
     topic = in_topic(network.input.name)
     return {p: await bus.write(topic, p, route, keys) for p in partitions}
 

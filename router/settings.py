@@ -210,6 +210,21 @@ class Settings(BaseSettings):
         gt=0,
         description="Time in which a cut window must be confirmed, else its stream is ended.",
     )
+    max_streams: int | None = Field(
+        default=65_536,
+        ge=1,
+        description=(
+            "Streams of an input that may be open at once, per partition; none if unbounded. It is"
+            " written into the input by deploy and remove: deploy again to change it."
+        ),
+    )
+    stream_idle_s: float | None = Field(
+        default=3600.0,
+        gt=0,
+        description=(
+            "Time in seconds after which an open stream that says nothing is ended; none: never."
+        ),
+    )
     request_timeout_s: float = Field(
         default=60.0, gt=0, description="Longest time the gateway waits for a result, in seconds."
     )

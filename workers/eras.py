@@ -49,11 +49,13 @@ class Step(Enum):
 
 class Eras:
     """The eras of one log, as far as it was read. `era` is the one that counts, 0 before the first;
-    `predecessor` is the one before it, 0 when there was none."""
+    `predecessor` is the one before it, 0 when there was none; `max_streams` is what the log says of
+    the one that counts (32)."""
 
     def __init__(self, fresh: Fresh) -> None:
         self.era = 0
         self.predecessor = 0
+        self.max_streams: int | None = None
         self._fresh = fresh
         self._phase: Literal["scan", "await", "serve"] = "scan"
         self._seen = Era(0, 0, ())
@@ -77,9 +79,9 @@ class Eras:
         """The first offset to read while there is no era."""
         return self._fresh.start
 
-    def resume(self, era: int, predecessor: int) -> None:
+    def resume(self, era: int, predecessor: int, max_streams: int | None = None) -> None:
         """Go on in the era of a checkpoint."""
-        self.era, self.predecessor = era, predecessor
+        self.era, self.predecessor, self.max_streams = era, predecessor, max_streams
         self._phase = "serve"
 
     def route(self, networks: tuple[str, ...]) -> None:
@@ -117,21 +119,23 @@ class Eras:
         self._fresh = replace(self._fresh, log_start=log_start, log_end=log_end)
         return self.read_to(log_start) if self._phase == "scan" else Step.ASK
 
-    def ask(self, networks: frozenset[str], routed_by: int = 0) -> Era:
+    def ask(
+        self, networks: frozenset[str], max_streams: int | None = None, routed_by: int = 0
+    ) -> Era:
         """The ERA to append, for `networks` unless a ROUTE that it is to come after is in the log:
         what that says must stay true. `routed_by` is the key of that ROUTE (35)."""
         self._phase = "await"
         predecessor = self._current
         self._asked = max(self._fresh.era, predecessor + 1, self._asked + 1)
         named = networks if self._routed is None else self._routed
-        return Era(self._asked, predecessor, tuple(sorted(named)), routed_by)
+        return Era(self._asked, predecessor, tuple(sorted(named)), routed_by, max_streams)
 
     def adopt(self) -> tuple[tuple[str, ...], int, int]:
         """Count in the era that was seen last; its networks, the key of the ROUTE that it follows,
         and the offset of its first record: behind the ERA, or where the log begins if it is the
         very first one: there every ROUTE is read again."""
         seen = self._seen
-        self.resume(seen.era, seen.predecessor)
+        self.resume(seen.era, seen.predecessor, seen.max_streams)
         self._routed = None
         if self._is_first():
             return seen.networks, 0, self._fresh.begin

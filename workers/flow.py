@@ -1,16 +1,21 @@
 """One open stream of an input: what its records have said, and the windows cut from that. Pure.
 
-All of it follows from the input topic, but for `sent`, `confirmed`, `final` and `doomed`.
+All of it follows from the input topic, but for `networks`, `sent`, `confirmed`, `final`, `doomed`.
 """
 
 from bisect import bisect_left, insort
 from collections import deque
 from itertools import chain, count
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from router.records import Data, RecordError, encode_record, parse_record
 
 __all__ = ["FINAL", "Content", "Cut", "Event", "Flow", "Piece"]
+
+_MAX_HELD: Final = 64
+"""Records of one stream that may arrive ahead of their sequence number."""
+_MAX_HELD_BYTES: Final = 1024 * 1024
+"""Bytes of such records, beyond the first: all of them stand in each checkpoint of the stream."""
 
 FINAL = 1 << 62
 """The level of confirmation of a network that has ended the stream."""
@@ -57,12 +62,16 @@ class Content(NamedTuple):
 
 
 class Flow:
-    """One open stream. `networks` are those it goes to, `routes` the same in order."""
+    """One open stream. `networks` are those it goes to, `routes` the same in order.
+
+    `lasting` are those in which the log has not ended it: networks that were removed meanwhile are
+    among them, so that a replay knows as well as the first reader how many streams are open (32).
+    """
 
     __slots__ = (
-        "confirmed", "cuts", "done", "doomed", "end", "events", "final", "held", "known", "n_cut",
-        "name", "networks", "next_seq", "number", "pieces", "routes", "seed", "sent", "since",
-        "step",
+        "confirmed", "cuts", "done", "doomed", "end", "events", "final", "held", "known", "lasting",
+        "n_cut", "name", "networks", "next_seq", "number", "pieces", "routes", "said_at", "seed",
+        "sent", "since", "step",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, networks: frozenset[str], seed: int) -> None:
@@ -84,6 +93,8 @@ class Flow:
         self.confirmed: dict[str, int] = {}
         self.final: frozenset[str] = frozenset()
         self.since = 0.0
+        self.lasting = networks
+        self.said_at = -1  # offset of its last record
         self.route(networks)
 
     def route(self, networks: frozenset[str]) -> None:
@@ -92,6 +103,17 @@ class Flow:
         self.routes = tuple(sorted(networks))
 
     # ---- records ------------------------------------------------------------------------------
+
+    def hold(self, seq: int, data: Data) -> None:
+        """Keep a record that came ahead of its sequence number. Raises RecordError for too many."""
+        n_bytes = _size(data) + sum(map(_size, self.held.values())) if self.held else 0
+        if len(self.held) >= _MAX_HELD or n_bytes > _MAX_HELD_BYTES:
+            raise RecordError(
+                f"stream {self.name} waits for seq {self.next_seq}; at most {_MAX_HELD} records,"
+                f" or {_MAX_HELD_BYTES} bytes, may run ahead of it, so seq {seq} is refused: send"
+                " it again later"
+            )
+        self.held[seq] = data
 
     def read(self, data: Data, n_steps: int, period: int | None) -> Content:
         """What a record says beyond what is known; nothing changes.
@@ -199,17 +221,18 @@ class Flow:
         return [
             self.name, self.seed, self.routes, self.known, self.step, self.n_cut, self.end,
             self.done, self.next_seq, held, list(pieces), self.events, cuts, list(self.sent),
-            self.confirmed, sorted(self.final), self.doomed,
+            self.confirmed, sorted(self.final), self.doomed, sorted(self.lasting), self.said_at,
         ]  # fmt: skip
 
     @classmethod
     def thaw(cls, number: int, saved: list[Any], partition: int) -> Self:
         """The stream that `freeze` wrote."""
         (name, seed, routes, known, step, n_cut, end, done, next_seq, held, every, events, cuts,
-         sent, confirmed, final, doomed) = saved  # fmt: skip
+         sent, confirmed, final, doomed, lasting, said_at) = saved  # fmt: skip
         flow = cls(number, name, frozenset(routes), seed)
         flow.known, flow.step, flow.n_cut, flow.end, flow.done = known, step, n_cut, end, done
         flow.next_seq = next_seq
+        flow.lasting, flow.said_at = frozenset(lasting), said_at
         for value in held:
             data = parse_record(name.encode(), value, partition, 0)
             if isinstance(data, Data) and data.seq is not None:
@@ -228,3 +251,8 @@ class Flow:
 def _piece(saved: list[Any]) -> Piece:
     start, stop, dtype, shape, payload = saved
     return Piece(start, stop, dtype, None if shape is None else tuple(shape), payload)
+
+
+def _size(data: Data) -> int:
+    """Bytes of a record in a checkpoint, about."""
+    return len(data.payload or b"") + 16 * len(data.events or ())

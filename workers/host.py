@@ -544,6 +544,8 @@ class Host:
             stream_windows=settings.unconfirmed_windows,
             deadline_s=settings.progress_deadline_s,
             frame_bytes=settings.max_record_bytes,
+            max_streams=settings.max_streams,
+            stream_idle_s=settings.stream_idle_s,
         )
 
     async def _position(self, hosted: Hosted) -> None:

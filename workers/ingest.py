@@ -19,6 +19,7 @@ from router.seals import UNSEALED, Keyring, Trust, key_id
 from router.topics import DEAD_LETTER, out_topic, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
+from workers.early import Early
 from workers.eras import Eras, Fresh, Step
 from workers.flight import Flight
 from workers.flow import FINAL, Cut, Flow
@@ -26,6 +27,7 @@ from workers.gaps import letter_of
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
 from workers.names import Name, Names
+from workers.over import Over
 from workers.reading import Reading, Record
 from workers.snapshot import (
     Position,
@@ -35,6 +37,7 @@ from workers.snapshot import (
     blob_name,
     open_sealed,
     seal,
+    thawing,
 )
 from workers.spec import MOST_WINDOWS, IngestSpec
 from workers.streams import parse_field, stream_field
@@ -46,8 +49,6 @@ __all__ = ["Encode", "Ingest", "IngestWork"]
 
 _MAX_WAITING = 65_536
 """Events of one stream that may wait for the end of their step: all of them are in memory."""
-_MAX_HELD = 64
-"""Records of one stream that may arrive ahead of their sequence number."""
 _N_CUT = 5
 """Where a frozen flow has the number of windows cut: the cursor of its reference."""
 _BATCH_BYTES = 200
@@ -117,8 +118,11 @@ class Ingest:
         self._killed: dict[str, IntervalSet] = {}
         self._flows: dict[int, Flow] = {}
         self._open_numbers = IntervalSet()
-        self._early: dict[int, dict[str, int]] = {}
-        self._condemned: set[int] = set()  # late: their KILL is on its way, their result open
+        # Since when they say nothing, the longest first (33); None: since the last tick.
+        self._quiet: dict[Flow, float | None] = {}
+        self._over = Over()
+        self._early = Early()
+        self._condemned: set[int] = set()  # late or lost: KILL is on its way, their result open
         self._ready: dict[Flow, None] = {}
         self._flight = Flight()
         self._queued = 0
@@ -283,7 +287,7 @@ class Ingest:
             self.counts["zombie_eras_total"] += 1
 
     def _ask_for_era(self) -> None:
-        era = self._eras.ask(self.spec.networks, self._routed_by)
+        era = self._eras.ask(self.spec.networks, self._limits.max_streams, self._routed_by)
         self._outbox.record(self.spec.in_topic, None, encode_record(era))
 
     def _adopt(self) -> None:
@@ -294,7 +298,8 @@ class Ingest:
         for field in self._names.clear():
             self._ledger.end(field)
         self._killed = {}
-        self._early = {}
+        self._over = Over()
+        self._early = Early()
         self._condemned = set()
         if begin < self.reading.offset(self.spec.in_topic):
             self.reading.rewind(self.spec.in_topic, begin)
@@ -352,13 +357,15 @@ class Ingest:
         known = self._names.get(data.name)
         try:
             if known is None:
-                self._open(data, digest)
+                self._open(data, digest, record.offset)
             elif data.request:
                 self._repeat(data, digest, known)
             elif not known.open:
                 raise RecordError(_taken(data.name))
             else:
-                self._sequence(self._flow_of(data.name, known), data)
+                flow = self._flow_of(data.name, known)
+                self._hear(flow, record.offset)
+                self._sequence(flow, data)
         except ValueError as error:
             self._reject(record, data.name, str(error))
 
@@ -374,8 +381,39 @@ class Ingest:
             raise RecordError(_taken(data.name))
         self.counts["duplicate_requests_total"] += 1
 
-    def _open(self, data: Data, digest: bytes) -> None:
+    def _hear(self, flow: Flow, offset: int) -> None:
+        """It says something: a KILL for its silence that was asked for before is void (33)."""
+        flow.said_at = offset
+        self._touch(flow)
+        self._listen(flow)
+
+    def _listen(self, flow: Flow) -> None:
+        """Its silence begins now."""
+        self._quiet.pop(flow, None)
+        if not flow.end:
+            self._quiet[flow] = None
+
+    def _check_room(self, data: Data) -> None:
+        """Refuse what would open one stream too many: both numbers follow from the log (32)."""
+        most, n_open = self._eras.max_streams, self._names.n_open
+        if most is None or n_open < most or data.request or (data.end and not data.seq):
+            return
+        if n_open - self._over.n_lost < most:  # which of those the log has ended is lost, too
+            self._ask_for_era()
+            raise RecordError(
+                f"EraLost: with the snapshots of {self._over.n_lost} streams it is lost whether"
+                f" stream {data.name} is one too many; send it again"
+            )
+        raise RecordError(
+            f"TooManyStreams: {n_open} streams are open on input {self.spec.input.name}, partition"
+            f" {self.spec.partition}, and at most {most} may be: end some that are over"
+            f" (`spikerouter end`), then send stream {data.name} again"
+        )
+
+    def _open(self, data: Data, digest: bytes, offset: int) -> None:
         """The last ROUTE before a stream's first record fixes its networks (5)."""
+        if data.networks == ():
+            raise RecordError(f"stream {data.name} is not open, and no network is to have it")
         wanted = self._routes if data.networks is None else data.networks
         networks = frozenset(wanted).intersection(self._routes)
         if not networks or len(networks) < len(set(wanted)):
@@ -389,18 +427,18 @@ class Ingest:
                 f"InputLost: input was lost before this record, so stream {data.name} may have"
                 " begun earlier; open a new stream under another name with seq 0"
             )
+        self._check_room(data)
         flow = Flow(self._names.next_number, data.name, networks, data.seed)
         flow.since = self._now
-        for network, level in self._early.get(flow.number, {}).items():
+        for network, level in self._early.levels(flow.number, networks):
             flow.confirm(network, level)
         self._sequence(flow, data)
         self._flows[flow.number] = flow
         self._open_numbers.add(flow.number)
-        self._early.pop(flow.number, None)
-        touched, gone = self._names.add(data.name, digest, is_open=not flow.end)
-        self._ledger.change(touched)
-        for field in gone:
-            self._ledger.end(field)
+        self._early.began(flow.number)
+        self._note_names(*self._names.add(data.name, digest, is_open=not flow.end))
+        flow.said_at = offset
+        self._listen(flow)
         self._settle(flow)
         if self._accused and (error := self._accused.pop(self._field(flow.number), "")):
             self._convict(flow, error)
@@ -416,12 +454,7 @@ class Ingest:
             self.counts["duplicate_records_total"] += 1
             return
         if data.seq > flow.next_seq:
-            if len(flow.held) >= _MAX_HELD:
-                raise RecordError(
-                    f"stream {data.name} waits for seq {flow.next_seq}; at most {_MAX_HELD} records"
-                    f" may run ahead of it, so seq {data.seq} is refused: send it again later"
-                )
-            flow.held[data.seq] = data
+            flow.hold(data.seq, data)
             self._touch(flow)
             return
         self._apply_data(flow, data)
@@ -455,12 +488,23 @@ class Ingest:
             self._queue(cut, 1)
         if is_last:
             self._shut(flow.name)
+            self._refuse_held(flow)
         self._settle(flow)
         if late := content.late:
             self.counts["late_events_total"] += late
             what = "1 event lies" if late == 1 else f"{late} events lie"
             reason = f"LateEvent: {what} before step {said}, up to which all had been said"
             self._letter(flow.name.encode(), -1, reason, flow.name, encode_record(data))
+
+    def _refuse_held(self, flow: Flow) -> None:
+        """The stream has ended before records that wait for others."""
+        for seq, data in sorted(flow.held.items()):
+            reason = (
+                f"StreamEnded: stream {flow.name} ended while this record, with seq {seq}, waited"
+                f" for seq {flow.next_seq}"
+            )
+            self._letter(flow.name.encode(), -1, reason, flow.name, encode_record(data))
+        flow.held.clear()
 
     def _cost(self, n_steps: int) -> int:
         return n_steps * self.spec.step_bytes + _BATCH_BYTES
@@ -507,8 +551,7 @@ class Ingest:
             if flow.confirm(network, level):
                 self._progress(flow)
         elif number >= self._names.next_number:  # its records are to be read again
-            known = self._early.setdefault(number, {})
-            known[network] = max(level, known.get(network, 0))
+            self._early.confirm(number, network, level)
 
     def _progress(self, flow: Flow) -> None:
         if not flow.waiting:
@@ -545,15 +588,17 @@ class Ingest:
         self._tally.put(flow.number, frozenset())
         self._open_numbers.discard(flow.number)
         self._ready.pop(flow, None)
+        self._quiet.pop(flow, None)
+        self._over.is_stale = True
         self._ledger.end(self._field(flow.number))
 
     # ---- ending streams -----------------------------------------------------------------------
 
     def _route(self, said: Route) -> None:
         """Streams that nobody has ended yet end where their network is removed by force (31)."""
-        self._routes = said.networks
+        self._routes, self._eras.max_streams = said.networks, said.max_streams
         for number, flow in sorted(self._flows.items()):
-            ends = tuple(sorted(flow.networks.intersection(said.ends)))
+            ends = tuple(sorted(flow.lasting.intersection(said.ends)))
             if ends and not flow.end:
                 error = (
                     f"NetworkRemoved: stream {flow.name} on input {self.spec.input.name} was open"
@@ -572,16 +617,27 @@ class Ingest:
         if said.stream.era != self._eras.era or number >= self._names.next_number:
             return
         flow = self._flows.get(number)
-        if not said.if_final:
-            self._condemned.discard(number)
-        elif flow is not None or number in self._condemned:
+        if said.since is not None and not _is_silent(flow, said.since):
             return
+        if said.if_final:
+            if flow is not None or number in self._condemned:
+                return
+        elif number in self._over:  # all of it has its results, and everyone is told so
+            return
+        self._condemned.discard(number)
+        if flow is not None:
+            flow.lasting -= frozenset(said.networks)
+            self._touch(flow)
         new = frozenset(
             n for n in self.spec.networks.intersection(said.networks)
             if n not in self._killed or number not in self._killed[n]
         )  # fmt: skip
         if not new:
+            if flow is not None and not flow.lasting:
+                self._leave(flow, new)
             return
+        if said.since is not None:
+            self.counts["streams_idle_total"] += 1
         for network in new:
             self._killed.setdefault(network, IntervalSet()).add(number)
         name = self._names.name_of(number) or said.name
@@ -590,24 +646,34 @@ class Ingest:
             routed = new if flow is None else new & flow.networks
             self._abort_results(number, name, routed, said.error)
         if flow is None:
+            self._over.killed(number)
             self._shut(name)
             return
         self._leave(flow, new)
 
     def _leave(self, flow: Flow, networks: frozenset[str]) -> None:
-        """Go on without these networks; the stream ends with the last of them (14, 31)."""
+        """Go on without these networks (14, 31); the stream ends with the last that the log ends.
+
+        Where all that is left was removed, it says nothing more, but is there as long as in a
+        replay of that time: how many streams are open must follow from the log alone (32).
+        """
         flow.route(flow.networks - networks)
-        if flow.networks:
+        if flow.lasting:
             self._progress(flow)
         else:
             self._shut(flow.name)
+            self._refuse_held(flow)
             self._close(flow)
 
     def _shut(self, name: str) -> None:
         """No more records may follow under this name."""
-        touched = self._names.close(name)
-        if touched is not None:
-            self._ledger.change(touched)
+        self._note_names(*self._names.close(name))
+
+    def _note_names(self, touched: Iterable[str], gone: Iterable[str]) -> None:
+        for field in touched:
+            self._ledger.change(field)
+        for field in gone:
+            self._ledger.end(field)
 
     def accuse(self, field: str, error: str) -> None:
         """End the stream that two owners in a row had in hand when they died (28)."""
@@ -648,6 +714,8 @@ class Ingest:
             for flow in self._flows.values():
                 flow.since = now
         self._now = now
+        self._tell_what_is_over()
+        self._end_silent()
         for flow in list(self._flows.values()):
             if not flow.sent:
                 flow.since = now
@@ -670,6 +738,44 @@ class Ingest:
         self._condemned.add(flow.number)
         flow.final |= set(late)
         self._progress(flow)
+
+    def _end_silent(self) -> None:
+        """Append a KILL for each stream that has said nothing for too long (33). Whether that is so
+        when it is read follows from the log: the stream may have spoken up before it."""
+        for flow in reversed(self._quiet):
+            if self._quiet[flow] is not None:
+                break
+            self._quiet[flow] = self._now
+        limit = self._limits.stream_idle_s
+        while limit is not None and self._quiet:
+            flow, since = next(iter(self._quiet.items()))
+            if since is None or self._now - since <= limit:
+                return
+            self._listen(flow)
+            if not (flow.sent or flow.cuts or flow.doomed or self.replaying or self.paused_topics):
+                self._ask_silent(flow, limit)
+
+    def _ask_silent(self, flow: Flow, limit: float) -> None:
+        error = (
+            f"StreamIdle: stream {flow.name} on input {self.spec.input.name} has said nothing for"
+            f" {limit:g} s"
+        )
+        kill = Kill(
+            StreamId(self._eras.era, flow.number), flow.name, tuple(sorted(flow.lasting)),
+            clip_text(error), since=self.reading.offset(self.spec.in_topic),
+        )  # fmt: skip
+        self._outbox.record(self.spec.in_topic, flow.name.encode(), encode_record(kill))
+
+    def _tell_what_is_over(self) -> None:
+        """Tell which numbers have no stream any more: others need not remember each of them (7)."""
+        if not self._eras.is_serving or not self._over.is_due(self._now, self._limits.over_s):
+            return
+        known = self._over.numbers
+        alive = (*self._flows, *self._condemned)
+        for lo, hi in self._over.runs(alive, self._names.next_number):
+            said = self._notice(Kind.ERA, lo, "", self.spec.networks, "")
+            self._outbox.batch(self._spikes, said._replace(start=lo, stop=hi))
+        self._killed = {n: left for n, k in self._killed.items() if (left := k.minus(known))}
 
     # ---- sending ------------------------------------------------------------------------------
 
@@ -819,11 +925,11 @@ class Ingest:
     def _head(self) -> bytes:
         return seal({
             "positions": {t: list(p) for t, p in self.reading.positions().items()},
-            "era": [self._eras.era, self._eras.predecessor],
+            "era": [self._eras.era, self._eras.predecessor, self._eras.max_streams],
             "routes": list(self._routes),
             "next": self._names.next_number,
             "killed": {n: k.intervals() for n, k in self._killed.items()},
-            "early": self._early,
+            "early": self._early.freeze(),
             "condemned": sorted(self._condemned),
             "routed_by": self._routed_by,
             "open": self._open_numbers.intervals(),
@@ -848,18 +954,6 @@ class Ingest:
             for field in stored.streams:
                 self._ledger.end(field)
             return
-        known = {t: Position(*p) for t, p in head["positions"].items()}
-        self.found_damage |= not known.keys() <= stored.positions.keys()
-        self.reading = Reading(self.spec.topics, known)
-        self._eras.resume(*head["era"])
-        self._routes = tuple(head["routes"])
-        self._routed_by = head.get("routed_by", 0)
-        self._names.next_number = head["next"]
-        self._early = head["early"]
-        self._condemned = set(head.get("condemned", ()))
-        self._killed = {
-            n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in head["killed"].items()
-        }
         self._restore_names(head["names"], stored)
         opened = IntervalSet((lo, hi) for lo, hi in head["open"])
         fields = {self._field(number): number for number in opened.members()}
@@ -869,6 +963,8 @@ class Ingest:
                 self._ledger.end(field)
         for field, number in fields.items():
             self._restore_flow(number, field, stored)
+        # Streams that are lost here live on elsewhere, until their KILL is read.
+        self._over.resume(n for n in self._names.open_numbers() if n not in self._flows)
 
     def _note_damage(self) -> None:
         self.counts["snapshots_corrupt_total"] += 1
@@ -880,7 +976,9 @@ class Ingest:
             for field in fields:
                 if stored.cursors.get(field, 0):  # a block of names has none but 0
                     self._note_damage()
-                self._names.thaw(self._open_blob(field, stored.streams.get(field, (None,))[0]))
+                block = self._open_blob(field, stored.streams.get(field, (None,))[0])
+                with thawing(field):
+                    self._names.thaw(field, block)
         except SnapshotCorruptError:
             self._note_damage()
             self._ask_for_era()
@@ -889,30 +987,52 @@ class Ingest:
         return open_sealed(data, field, blob_name(*self._identity, field))
 
     def _open_head(self, stored: Stored) -> Any | None:
-        """The newest head. An older one would number again what was numbered: it is not used."""
+        """Take the newest head in. An older one would number again what was numbered: it is not
+        used."""
         what, topic = f"head of checkpoint {stored.number}", self.spec.in_topic
         try:
             head = open_sealed(stored.heads[0], what, blob_name(*self._identity))
+            with thawing(what):
+                if head["positions"].get(topic, (0,))[0] < stored.positions.get(topic, 0):
+                    raise SnapshotCorruptError(f"{what} is older than the positions beside it")
+                self._thaw_head(head, stored)
         except SnapshotCorruptError:
             self._note_damage()
             return None
-        if head["positions"].get(topic, (0,))[0] < stored.positions.get(topic, 0):
-            self._note_damage()
-            return None
         return head
+
+    def _thaw_head(self, head: Any, stored: Stored) -> None:
+        """All of it or, where an exception comes out, nothing."""
+        positions = {t: Position(*p) for t, p in head["positions"].items()}
+        reading = Reading(self.spec.topics, positions)
+        era, predecessor, max_streams = head["era"]
+        routes, routed_by, next_number = tuple(head["routes"]), head["routed_by"], int(head["next"])
+        early, condemned = Early.thaw(head["early"]), set(head["condemned"])
+        killed = {
+            n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in head["killed"].items()
+        }
+        self.found_damage |= not positions.keys() <= stored.positions.keys()
+        self.reading, self._routes, self._routed_by = reading, routes, routed_by
+        self._eras.resume(era, predecessor, max_streams)
+        self._names.resume(next_number)
+        self._early, self._condemned, self._killed = early, condemned, killed
 
     def _restore_flow(self, number: int, field: str, stored: Stored) -> None:
         current, previous = stored.streams.get(field, (None, None))
         try:
             saved, cursor = self._open_blob(field, current), stored.cursors.get(field)
-            if cursor is not None and saved[_N_CUT] != cursor:
-                saved = self._which(field, saved, previous, cursor)
+            with thawing(field):
+                if cursor is not None and saved[_N_CUT] != cursor:
+                    saved = self._which(field, saved, previous, cursor)
+                flow = Flow.thaw(number, saved, self.spec.partition)
+                for cut in flow.cuts:
+                    self._cost(cut.n_steps)
         except SnapshotCorruptError as error:
             self._note_damage()
             self._ledger.end(field)
             self._give_up(number, str(error))
-        else:
-            self._thaw(number, saved)
+            return
+        self._resume(flow)
 
     def _which(
         self, field: str, saved: list[Any], previous: bytes | None, cursor: int
@@ -927,24 +1047,30 @@ class Ingest:
 
     def _give_up(self, number: int, error: str) -> None:
         """What an older version of a flow lacks is not to be told apart: its stream is killed."""
+        self._condemned.add(number)
         name = self._names.name_of(number)
         networks = tuple(sorted(self.spec.networks))
         error = clip_text(f"SnapshotCorrupt: {error}")
         kill = Kill(StreamId(self._eras.era, number), name, networks, error)
         self._outbox.record(self.spec.in_topic, name.encode() or None, encode_record(kill))
 
-    def _thaw(self, number: int, saved: list[Any]) -> None:
-        flow = Flow.thaw(number, saved, self.spec.partition)
-        self._flows[number] = flow
-        self._open_numbers.add(number)
+    def _resume(self, flow: Flow) -> None:
+        self._flows[flow.number] = flow
+        self._open_numbers.add(flow.number)
         self._flight.depart(*flow.flying())
         for cut in flow.cuts:
             self._queue(cut, 1)
-        self._tally.put(number, flow.waiting)
+        self._tally.put(flow.number, flow.waiting)
+        self._listen(flow)
         if flow.cuts and self._room(flow) > 0:
             self._ready[flow] = None
         if not flow.networks <= self.spec.networks:
             self._leave(flow, flow.networks - self.spec.networks)
+
+
+def _is_silent(flow: Flow | None, since: int) -> bool:
+    """Whether it is open, and has said nothing at or beyond this offset."""
+    return flow is not None and not flow.end and flow.said_at < since
 
 
 def _taken(name: str) -> str:

@@ -8,7 +8,8 @@ the name as well that a blob is stored under, so that one is never taken for ano
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ __all__ = [
     "blob_name",
     "open_sealed",
     "seal",
+    "thawing",
 ]
 
 VERSION = 2
@@ -121,3 +123,19 @@ def open_sealed(data: bytes | None, what: str, name: str = "") -> Any:
             f"{what} has snapshot version {body[0]}; this release reads version {VERSION}"
         )
     return msgpack.unpackb(body[1:], raw=False, strict_map_key=False, use_list=True)
+
+
+@contextmanager
+def thawing(what: str) -> Iterator[None]:
+    """Whatever is wrong with stored contents is damage: it must not make its task unrestorable.
+
+    Raises SnapshotCorruptError in place of what wrong contents raise.
+    """
+    try:
+        yield
+    except SnapshotCorruptError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise SnapshotCorruptError(
+            f"{what} fits its CRC-32, but does not hold what it should: {error!r}"
+        ) from error

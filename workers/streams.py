@@ -5,14 +5,22 @@ Numbers such as (7) point to the rules of docs/protocol.md.
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from router.topics import spikes_topic
 from router.wire import Batch, StreamId
 from workers.intervals import IntervalSet
 from workers.spec import Place
 
-__all__ = ["Held", "Key", "PlaceState", "Stream", "parse_field", "stream_field"]
+__all__ = [
+    "Held",
+    "Key",
+    "PlaceState",
+    "Remembered",
+    "Stream",
+    "parse_field",
+    "stream_field",
+]
 
 _NEVER: Final = 1 << 62
 """A step after every step: what is known of a source that has ended."""
@@ -36,21 +44,44 @@ def stream_field(node: str, stream: StreamId) -> str:
     return f"{node}/{stream.era}/{stream.number}"
 
 
+class Remembered(NamedTuple):
+    """What a head holds of a place, read; `open` are the streams whose state is beside it."""
+
+    era: int
+    ended: IntervalSet
+    killed: dict[str, IntervalSet]
+    over: IntervalSet
+    open: IntervalSet
+
+    @classmethod
+    def read(cls, frozen: list[Any]) -> Self:
+        """What `PlaceState.freeze` gave."""
+        era, ended, killed, over, opened = frozen
+        each = {n: _set(pairs) for n, pairs in killed.items()}
+        return cls(era, _set(ended), each, _set(over), _set(opened))
+
+
+def _set(pairs: list[Any]) -> IntervalSet:
+    return IntervalSet((lo, hi) for lo, hi in pairs)
+
+
 def parse_field(field: str) -> Key | None:
     """What `stream_field` wrote, read back; None for what it writes for nobody."""
-    node, _, rest = field.partition("/")
-    era, _, number = rest.partition("/")
-    if not (era.isdecimal() and number.isdecimal()):
+    node, *numbers = field.rsplit("/", 2)
+    if len(numbers) < 2 or not all(n.isascii() and n.isdecimal() for n in numbers):
         return None
-    key = (node, StreamId(int(era), int(number)))
+    key = (node, StreamId(*map(int, numbers)))
     return key if stream_field(*key) == field else None
 
 
 class PlaceState:
-    """What is remembered per node: the current era, which of its numbers ended (7, 17), and which
-    are `open`: a checkpoint holds the state of each of these (24)."""
+    """What is remembered per node: the current era, and which of its numbers ended (7, 17).
 
-    __slots__ = ("delays", "ended", "era", "first", "killed", "open", "spec", "spikes")
+    `over` are numbers that ingest told to be over, also those that never came here; they are among
+    `ended`. A checkpoint holds the state of each stream that is `open` (24).
+    """
+
+    __slots__ = ("delays", "ended", "era", "first", "killed", "open", "over", "spec", "spikes")
 
     def __init__(self, spec: Place, operator: str) -> None:
         self.spec = spec
@@ -58,9 +89,40 @@ class PlaceState:
         self.ended = IntervalSet()
         self.open = IntervalSet()
         self.killed: dict[str, IntervalSet] = {}
+        self.over = IntervalSet()
         self.spikes = spikes_topic(operator)
         self.delays = tuple(s.delay for s in spec.sources)
         self.first = self.delays.index(0)
+
+    def begin(self, era: int) -> None:
+        """Nothing is known of a new era."""
+        self.era = era
+        self.ended, self.over, self.killed = IntervalSet(), IntervalSet(), {}
+        self.open = IntervalSet()
+
+    def tell_over(self, lo: int, hi: int) -> bool:
+        """All numbers in `[lo, hi)` are over; whether that is news.
+
+        Kills of numbers that were over before are forgotten only now: what is told goes several
+        ways, and a KILL that goes round a loop must be known when it comes back.
+        """
+        if self.over.covers(lo, hi):
+            return False
+        left = {n: k.minus(self.over) for n, k in self.killed.items()}
+        self.killed = {n: k for n, k in left.items() if k}
+        self.over.add_range(lo, hi)
+        self.ended.add_range(lo, hi)
+        return True
+
+    def freeze(self) -> list[Any]:
+        """What a head holds of it."""
+        killed = {n: k.intervals() for n, k in self.killed.items()}
+        over, opened = self.over.intervals(), self.open.intervals()
+        return [self.era, self.ended.intervals(), killed, over, opened]
+
+    def thaw(self, frozen: "Remembered") -> None:
+        """Take it over; a stream is open when its own state was taken over, too."""
+        self.era, self.ended, self.killed, self.over, _ = frozen
 
     def unkilled(self, networks: Iterable[str], number: int) -> frozenset[str]:
         """Those of `networks` that have a place here and have not killed the stream."""

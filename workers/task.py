@@ -6,7 +6,7 @@ instant of it all. Numbers such as (7) point to the rules of docs/protocol.md.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,9 +30,18 @@ from workers.snapshot import (
     blob_name,
     open_sealed,
     seal,
+    thawing,
 )
 from workers.spec import TaskSpec
-from workers.streams import Held, Key, PlaceState, Stream, parse_field, stream_field
+from workers.streams import (
+    Held,
+    Key,
+    PlaceState,
+    Remembered,
+    Stream,
+    parse_field,
+    stream_field,
+)
 from workers.tenant import Limits, Outbox, Output, trust
 from workers.windows import Compute, Outcome, Window, Work, micro_batch, run_rounds
 
@@ -72,7 +81,7 @@ class Task:
         self._accused: dict[str, str] = {}
         self._seeks: dict[str, int] = {}
         self._look_at = 0.0
-        self._lacking: dict[Stream, tuple[int, ...]] = {}
+        self._lacking: dict[Stream, tuple[tuple[int, ...], int]] = {}
         self._has_lost_records = False
         self.reading = Reading(spec.topics)
         self._settle(spec)
@@ -246,6 +255,7 @@ class Task:
                 return
             self._new_era(place, sid.era)
         if batch.kind is Kind.ERA:
+            self._over(place, batch)
             return
         number = sid.number
         if batch.kind is Kind.KILL:
@@ -274,6 +284,28 @@ class Task:
             self._ledger.change(key)
             if stream.is_ready():
                 self._ready[stream] = None
+
+    def _over(self, place: PlaceState, batch: Batch) -> None:
+        """Of these numbers all results are final: what is open here waits in vain (7, 17)."""
+        lo, hi = batch.start, batch.stop
+        if not place.tell_over(lo, hi):
+            return
+        for stream in self._numbered(place, lo, hi):
+            self._end(stream)
+        if place.spec.consumed:
+            said = self._control(place, Kind.ERA, StreamId(place.era, lo), place.spec.networks)
+            self._outbox.batch(place.spikes, said._replace(start=lo, stop=hi))
+
+    def _numbered(self, place: PlaceState, lo: int, hi: int) -> list[Stream]:
+        """The place's open streams with numbers in `[lo, hi)`."""
+        node, era = place.spec.node, place.era
+        if hi - lo > len(self._streams):
+            numbers = (s.id.number for s in self._streams.values() if s.place is place)
+            found = [n for n in numbers if lo <= n < hi]
+        else:
+            found = [*range(lo, hi)]
+        keys = ((node, StreamId(era, n)) for n in found)
+        return [self._streams[key] for key in keys if key in self._streams]
 
     def _hold(self, stream: Stream, source: int, batch: Batch) -> bool:
         """Put a batch into the inbox; False for a duplicate (8)."""
@@ -373,10 +405,7 @@ class Task:
             batch = self._control(place, Kind.ABORT, stream.id, nets, stream.name, error)
             self._emit_results(place, _as_abort(batch, stream.window, stream.step), nets)
             self._end(stream)
-        place.era = era
-        place.ended = IntervalSet()
-        place.open = IntervalSet()
-        place.killed = {}
+        place.begin(era)
         if place.spec.consumed:
             all_of_them = place.spec.networks
             control = self._control(place, Kind.ERA, StreamId(era, 0), all_of_them)
@@ -493,7 +522,8 @@ class Task:
         What a stream lacks may be gone for good, and nobody miss it: its results were final before
         retention took it. So ingest is asked about streams that lacked the same a deadline ago;
         what it says comes through the log, as all that depends on a clock (5, 17). Where records
-        were lost unread, a stream that only seems to pause may have been sent again in part.
+        were lost unread, a stream that only seems to pause may have been sent again in part. Each
+        time it waits twice as long before it asks again: a stream may pause for days.
         """
         if now < self._look_at:
             return
@@ -501,8 +531,11 @@ class Task:
         before, self._lacking = self._lacking, {}
         for stream in self._streams.values():
             if stream not in self._ready and (self._has_lost_records or stream.lacks()):
-                at = self._lacking[stream] = (stream.window, *stream.expect)
-                if before.get(stream) == at:
+                at = (stream.window, *stream.expect)
+                was_at, n_looks = before.get(stream, (at, -1))
+                n_looks = n_looks + 1 if was_at == at else 0
+                self._lacking[stream] = (at, n_looks)
+                if n_looks.bit_count() == 1:  # 1, 2, 4, 8, ...
                     self._ask_whether_final(stream)
 
     def _ask_whether_final(self, stream: Stream) -> None:
@@ -547,15 +580,7 @@ class Task:
         self._ledger.refused(snapshot.token, self._streams.__contains__)
 
     def _head(self, positions: dict[str, Position]) -> bytes:
-        places = {
-            node: [
-                p.era,
-                p.ended.intervals(),
-                {n: k.intervals() for n, k in p.killed.items()},
-                p.open.intervals(),
-            ]
-            for node, p in self._places.items()
-        }
+        places = {node: place.freeze() for node, place in self._places.items()}
         read = {t: list(p) for t, p in positions.items()}
         head = {"positions": read, "places": places, "lossy": self._has_lost_records}
         return seal(head, blob_name(*self._identity))
@@ -572,44 +597,35 @@ class Task:
 
     def _restore(self, stored: Stored) -> None:
         """Take a checkpoint in. What is damaged falls back, or ends its streams by name (24)."""
-        head, is_newest = self._open_head(stored)
-        if head is not None:
-            known = {t: Position(*p) for t, p in head["positions"].items()}
-            self.found_damage |= not known.keys() <= stored.positions.keys()
-            self.reading = Reading(self.spec.topics, known)
-            self._has_lost_records = head.get("lossy", False)
-            for node, (era, ended, killed, _) in head["places"].items():
-                place = self._places.get(node)
-                if place is not None:
-                    place.era, place.ended = era, IntervalSet((lo, hi) for lo, hi in ended)
-                    place.killed = {
-                        n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in killed.items()
-                    }
+        places, is_newest = self._open_head(stored)
         self._commits.expect({t: n for t, n in stored.positions.items() if t in self.spec.topics})
-        expected = self._expected(head)
+        expected = self._expected(places)
         for name, blobs in stored.streams.items():
             key = parse_field(name)
             if key is None or (is_newest and self._is_astray(key, expected)):
                 self._note_damage()
                 continue
             expected.discard(key)
-            self._restore_stream(*key, blobs, stored.cursors.get(name), head is not None)
+            self._restore_stream(*key, blobs, stored.cursors.get(name), places is not None)
         for key in sorted(expected) if is_newest else ():
             self._note_damage()
             self._give_up(*key)
-        if head is not None:
+        if places is not None:
             self._commits.restored(self.reading.offsets(self.spec.topics))
 
     def _note_damage(self) -> None:
         self.counts["snapshots_corrupt_total"] += 1
         self.found_damage = True
 
-    def _open_head(self, stored: Stored) -> tuple[Any | None, bool]:
-        """The newest head that can be read, and whether it is the one of the last commit."""
+    def _open_head(self, stored: Stored) -> tuple[Mapping[str, Remembered] | None, bool]:
+        """Take in the newest head that can be read: what it holds of each place, and whether it is
+        the one of the last commit."""
+        what = f"head of checkpoint {stored.number}"
         for version, data in enumerate(stored.heads):
             try:
-                what = f"head of checkpoint {stored.number}"
                 head = open_sealed(data, what, blob_name(*self._identity))
+                with thawing(what):
+                    places = self._thaw_head(head, stored)
             except SnapshotCorruptError:
                 self._note_damage()
                 continue
@@ -617,16 +633,28 @@ class Task:
             is_behind = any(at.get(t, (0,))[0] < n for t, n in stored.positions.items())
             if version:
                 self.counts["snapshot_fallbacks_total"] += 1
-            return head, version == 0 and not is_behind
+            return places, version == 0 and not is_behind
         return None, False
 
+    def _thaw_head(self, head: Any, stored: Stored) -> Mapping[str, Remembered]:
+        """All of it or, where an exception comes out, nothing."""
+        known = {t: Position(*p) for t, p in head["positions"].items()}
+        reading, is_lossy = Reading(self.spec.topics, known), bool(head.get("lossy", False))
+        places = {node: Remembered.read(frozen) for node, frozen in head["places"].items()}
+        self.found_damage |= not known.keys() <= stored.positions.keys()
+        self.reading, self._has_lost_records = reading, is_lossy
+        for node, remembered in places.items():
+            if node in self._places:
+                self._places[node].thaw(remembered)
+        return places
+
     @staticmethod
-    def _expected(head: Any | None) -> set[Key]:
+    def _expected(places: Mapping[str, Remembered] | None) -> set[Key]:
         """The streams of which the head says that the checkpoint holds their state."""
         return {
-            (node, StreamId(era, number))
-            for node, (era, _, _, opened) in (head or {"places": {}})["places"].items()
-            for number in IntervalSet((lo, hi) for lo, hi in opened).members()
+            (node, StreamId(known.era, number))
+            for node, known in (places or {}).items()
+            for number in known.open.members()
         }
 
     def _is_astray(self, key: Key, expected: set[Key]) -> bool:
@@ -658,13 +686,15 @@ class Task:
             self._replays.expect(key, max(0, cursor or 0))
             return
         for version, data in enumerate(blobs):
+            what = f"stream {sid.number} of node {node}"
             try:
                 saved = self._open(key, data)
+                if place is not None:
+                    with thawing(what):
+                        self._thaw(place, sid, saved, cursor, fallback=version > 0)
             except SnapshotCorruptError:
                 self._note_damage()
                 continue
-            if place is not None:
-                self._thaw(place, sid, saved, cursor, fallback=version > 0)
             return
         self._give_up(node, sid)
 
@@ -691,13 +721,14 @@ class Task:
         stream.inbox = [deque(Held(*h) for h in held) for held in inbox]
         stream.abort = None if abort is None else (abort[0], abort[1])
         stream.state = None if state is None else self._compute.thaw(state)
+        is_ready = stream.is_ready()
         self._streams[stream.key] = stream
         self._n_waiting += len(stream.inbox[place.first])
         place.open.add(sid.number)
         if fallback:
             self.counts["snapshot_fallbacks_total"] += 1
             self._replays.fall_back(stream, offsets, cursor, self.reading.offsets(self.spec.topics))
-        if stream.is_ready():
+        if is_ready:
             self._ready[stream] = None
 
     def _give_up(self, node: str, sid: StreamId) -> None:

@@ -38,7 +38,10 @@ class Limits:
     `flight_bytes`: B of PROTOCOL 18. `stream_windows`: windows of one stream beyond what results
     confirm. `remembered_names`: how many of the latest stream names an input remembers per
     partition. `deadline_s`: how long a cut window may stay unconfirmed before its stream is killed.
-    `frame_bytes`: what a record holds at most (PROTOCOL 12).
+    `frame_bytes`: what a record holds at most (PROTOCOL 12). `max_streams`: streams of an input's
+    partition that may be open at once, in an era that begins here (32). `stream_idle_s`: how long
+    an open stream may say nothing (33). None is unbounded. `over_s`: the time between two tellings
+    of which streams are over (7).
     """
 
     max_batch: int = 64
@@ -49,6 +52,9 @@ class Limits:
     remembered_names: int = 16_384
     deadline_s: float = 30.0
     frame_bytes: int = FRAME_BYTES
+    max_streams: int | None = 65_536
+    stream_idle_s: float | None = 3600.0
+    over_s: float = 30.0
 
 
 class Tenant(Protocol):

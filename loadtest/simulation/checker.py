@@ -33,8 +33,13 @@ class Violation(Exception):
 class Checker:
     """`logs[input, partition]` are the oracles; `logs_of[network]` is the network's input."""
 
-    def __init__(self, logs: Mapping[tuple[str, int], InputLog]) -> None:
+    def __init__(
+        self, logs: Mapping[tuple[str, int], InputLog], idle_ms: int | None = None
+    ) -> None:
+        """`idle_ms`: how long a stream may say nothing, and none is open for ever; None: so long
+        as it likes."""
         self._logs = logs
+        self._idle_ms = idle_ms
         self._by_node: dict[str, str] = {}
         self._by_network: dict[str, str] = {}
         for (name, _), log in logs.items():
@@ -108,6 +113,8 @@ class Checker:
             return True
         if name == "NetworkRemoved":
             return self.forced.issuperset(nets)
+        if name == "StreamIdle" and stream is not None and self._idle_ms is not None:
+            return stream.idle.issuperset(nets) and stream.silent_ms >= self._idle_ms
         if name == "AlreadyFinal":  # repeats what is final already (16)
             sid = batch.stream
             return all((partition, n, sid.era, sid.number) in self.finals for n in nets)
@@ -132,7 +139,8 @@ class Checker:
         found = []
         for (name, partition), log in self._logs.items():
             for stream in log.streams.values():
-                if stream.era in log.lost_eras or not (stream.ended or stream.closed):
+                must_end = stream.ended or stream.closed or self._idle_ms is not None
+                if stream.era in log.lost_eras or not must_end:
                     continue
                 found += [
                     f"{name}/{partition} {stream.name!r} {stream.era}/{stream.number} in {network}"

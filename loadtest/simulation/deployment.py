@@ -143,7 +143,7 @@ class Deployment:
         for name in shape.inputs:
             mine = tuple(n for n in names if shape.networks[n].input.name == name)
             for partition in range(self._plan.n_partitions):
-                value = encode_record(Route(mine, ends))
+                value = encode_record(Route(mine, ends, self._plan.tuning.max_streams))
                 seal = keys.seal(Signed(in_topic(name), partition, None, value))
                 self._world.broker.append(in_topic(name), None, partition, value, seal)
 
@@ -202,5 +202,7 @@ class Deployment:
             most_ahead=0 if claimed.one_by_one else tuning.most_ahead,
             stream_windows=tuning.stream_windows, flight_bytes=tuning.flight_bytes,
             uncommitted_bytes=tuning.uncommitted_bytes, deadline_s=DEADLINE_MS / 1000,
-            frame_bytes=tuning.frame_bytes,
+            frame_bytes=tuning.frame_bytes, max_streams=tuning.max_streams,
+            stream_idle_s=None if tuning.idle_ms is None else tuning.idle_ms / 1000,
+            over_s=tuning.over_ms / 1000,
         )  # fmt: skip

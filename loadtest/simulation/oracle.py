@@ -81,6 +81,10 @@ class Stream:
         self.closed = False  # no more records
         self.next_seq = 0
         self.held: dict[int, Data] = {}
+        self.said_at = -1  # offset of its last record
+        self.said_when = 0  # ms
+        self.silent_ms = 0  # when it was killed for its silence,
+        self.idle: set[str] = set()  # in these networks
         self.pieces: dict[int, int] = {}
         self.events: list[tuple[int, int, int]] = []
         self.known = 0
@@ -167,14 +171,19 @@ class InputLog:
         self.lost_eras: set[int] = set()
         self.rejected: dict[int, str] = {}
         self._routes: tuple[str, ...] = ()
+        self._max_streams: int | None = None
+        self._now = 0
         self._names: dict[str, tuple[Stream, bytes]] = {}
         self._routed_by = 0
         self._before: list[tuple[Data | Era | Route | Kill, int, bytes, int]] = []
         self._next = 0
 
-    def append(self, record: Record, log_start: int, sealed_by: int | None) -> None:
+    def append(
+        self, record: Record, log_start: int, sealed_by: int | None, now: int = 0
+    ) -> None:
         """Take a record in; `log_start` is the first offset that the log still has, `sealed_by` the
         key of the system that sealed the record, None when it did not."""
+        self._now = now
         _, offset, _, key, value, _ = record
         try:
             said = parse_record(key, value, self.partition, offset)
@@ -200,6 +209,7 @@ class InputLog:
         first = self.era == 0 and log_start == 0
         self.era, self.predecessor, self.era_at = said.era, said.predecessor, offset
         self._routes, self._routed_by = said.networks, said.routed_by
+        self._max_streams = said.max_streams
         self._names = {}
         self._next = 0
         waiting, self._before = self._before, []
@@ -216,13 +226,14 @@ class InputLog:
                 self.rejected[offset] = "Superseded"
                 return
             self._routes, self._routed_by = said.networks, sealed_by
+            self._max_streams = said.max_streams
             for stream in [s for s in self.streams.values() if not s.closed]:
                 if stream.era == self.era:
                     _end(stream, said.ends)
         elif isinstance(said, Kill):
             self._kill(said)
         elif isinstance(said, Data):
-            reason = self._data(said, value)
+            reason = self._data(said, offset, value)
             if reason:
                 self.rejected[offset] = reason
 
@@ -230,27 +241,42 @@ class InputLog:
         stream = self.streams.get(said.stream)
         if stream is None or said.stream.era != self.era or said.if_final:
             return  # who only asks changes nothing
+        if said.since is not None:
+            if stream.closed or stream.said_at >= said.since:
+                return
+            stream.idle |= set(said.networks)
+            stream.silent_ms = self._now - stream.said_when
         _end(stream, said.networks)
 
-    def _data(self, data: Data, value: bytes) -> str:
+    def _data(self, data: Data, offset: int, value: bytes) -> str:
         known = self._names.get(data.name)
         if known is None:
-            return self._open(data, value)
+            return self._open(data, offset, value)
         stream, first = known
         if data.request:
             return "" if first == value else "duplicate_stream"
         if stream.closed:
             return "duplicate_stream"
+        stream.said_at, stream.said_when = offset, self._now
         return self._sequence(stream, data)
 
-    def _open(self, data: Data, value: bytes) -> str:
+    def _is_full(self) -> bool:
+        """Whether no stream may open any more."""
+        n_open = sum(era == self.era and not s.closed for (era, _), s in self.streams.items())
+        return self._max_streams is not None and n_open >= self._max_streams
+
+    def _open(self, data: Data, offset: int, value: bytes) -> str:
         wanted = self._routes if data.networks is None else data.networks
         if not wanted or not set(wanted) <= set(self._routes):
             return "networks"
         if not data.request and self.predecessor and data.seq != 0:
             return "InputLost"
+        is_whole = data.request or (data.end and not data.seq)
+        if not is_whole and self._is_full():
+            return "TooManyStreams"
         nets = frozenset(wanted)
         stream = Stream(self.graph, self.era, self._next, data.name, nets, data.seed)
+        stream.said_at, stream.said_when = offset, self._now
         reason = self._sequence(stream, data)
         if not reason:
             self.streams[self.era, self._next] = stream

@@ -51,7 +51,11 @@ class Publication:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Delays in virtual ms, the size of batches, and how far tasks may run ahead."""
+    """Delays in virtual ms, the size of batches, and how far tasks may run ahead.
+
+    `max_streams` may be open at once, and say nothing for `idle_ms`; ingest tells each `over_ms`
+    which streams are over.
+    """
 
     send_ms: int
     ack_ms: int
@@ -66,6 +70,9 @@ class Tuning:
     chunk: int
     replicate_ms: int
     frame_bytes: int
+    max_streams: int | None
+    idle_ms: int | None
+    over_ms: int
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,10 @@ def draw(
     deadly = _operator(rng, world, 1.0 if fatal in ("deadly", "unreadable") else 0.05)
     seeds = [POISON_SEED + (rng.random() < 0.3)] * len(poisoned) + [DEADLY_SEED] * len(deadly)
     publications = _publications(rng, world, n_partitions, deploy_at, seeds)
+    # Of its own, so that what else a seed means stays as it was.
+    limits = Random(f"limits {seed}")
+    max_streams, idle_ms, over_ms = _bounds(limits)
+    publications = _open_ended(limits, world, n_partitions, publications, max_streams, idle_ms)
     publications += _forged(rng, publications, 1.0 if fatal == "forged" else 0.12)
     kills_readers = Random(f"reads {seed}").random() < 0.4 and not fatal
     kinds = FAULTS if faults is None else faults
@@ -130,7 +141,8 @@ def draw(
     n_workers, ttl_ms = rng.choice((1, 2, 2, 3)), rng.choice((80, 120))
     return Plan(
         seed=seed, shape=world, n_partitions=n_partitions, n_workers=n_workers,
-        ttl_ms=ttl_ms, tuning=_tuning(rng), publications=publications,
+        ttl_ms=ttl_ms, publications=publications,
+        tuning=replace(_tuning(rng), max_streams=max_streams, idle_ms=idle_ms, over_ms=over_ms),
         faults=tuple(
             sorted(
                 [
@@ -169,7 +181,43 @@ def _tuning(rng: Random) -> Tuning:
         flight_bytes=rng.choice((500, 2_000, 1_000_000)),
         uncommitted_bytes=rng.choice((600, 3_000, 1_000_000)), chunk=rng.choice((1, 3, 16, 16)),
         replicate_ms=rng.choice((0, 0, 3, 10)), frame_bytes=rng.choice((1_500, 900_000, 900_000)),
+        max_streams=None, idle_ms=None, over_ms=3000,
     )  # fmt: skip
+
+
+def _bounds(rng: Random) -> tuple[int | None, int | None, int]:
+    """Streams that may be open, how long they may be silent, and how often ingest tells of ends."""
+    max_streams = rng.choice((1, 2, 3)) if rng.random() < 0.25 else None
+    idle_ms = rng.choice((60, 250)) if rng.random() < 0.25 else None
+    return max_streams, idle_ms, rng.choice((20, 100, 3000))
+
+
+def _open_ended(
+    rng: Random,
+    shape: Shape,
+    n_partitions: int,
+    said: tuple[Publication, ...],
+    max_streams: int | None,
+    idle_ms: int | None,
+) -> tuple[Publication, ...]:
+    """Besides, where there are limits: streams that nobody ends, that lack a record, that speak
+    again when they have nearly been silent for too long; and ends without a number."""
+    if max_streams is None and idle_ms is None:
+        return said
+    found = [*said]
+    for index in range(rng.randrange(1, 4)):
+        at, name = rng.randrange(1, 70), f"o{index}"
+        source, partition = rng.choice(shape.inputs), rng.randrange(n_partitions)
+        numbers = rng.choice(((None, None), (0, 1), (0, 2), (1, 2)))
+        mine = [(at, Data(name, seed=index, until=2, seq=numbers[0]))]
+        pause = (idle_ms or 20) + rng.randrange(-15, 40)
+        mine.append((at + pause, Data(name, seed=index, until=5, seq=numbers[1])))
+        if idle_ms is None or rng.random() < 0.3:  # as the command `end` says it
+            mine.append((at + pause + rng.randrange(20), Data(name, networks=(), end=True)))
+        values = [(t, record_key(d), encode_record(d)) for t, d in mine]
+        values.append((at, None, b'{"id": "%s", "until": 3, "seq": 1}' % name.encode()))
+        found += [Publication(t, source, partition, k, v) for t, k, v in values]
+    return tuple(sorted(found, key=lambda p: p.at))
 
 
 def _removed(rng: Random, shape: Shape) -> str:

@@ -48,7 +48,7 @@ class World:
         self.store = SimulatedStore(lambda: self.clock.now + self.clock_skew)
         self.outage_until = 0
         self.inputs = _oracles(plan)
-        self.checker = Checker(self.inputs)
+        self.checker = Checker(self.inputs, plan.tuning.idle_ms)
         self.workers: list[Worker] = []
         self.deployment = Deployment(self)
         self.faults = Faults(self)
@@ -162,7 +162,8 @@ class World:
         elif topic.startswith("snn.in."):
             sealed_by = key_id(record.seal) if is_ours else None
             name = topic.removeprefix("snn.in.")
-            self.inputs[name, partition].append(record, log.whole_from, sealed_by)
+            log_of = self.inputs[name, partition]
+            log_of.append(record, log.whole_from, sealed_by, self.clock.now)
         elif topic != DEAD_LETTER and is_ours:
             self.checker.appended(topic, partition, record.value)
         draw, fetch_ms = self.clock.draw, self.plan.tuning.fetch_ms

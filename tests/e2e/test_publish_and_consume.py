@@ -60,6 +60,30 @@ def test_time_marks_move_a_silent_stream_on_and_late_events_become_dead_letters(
         _publish_and_consume(served)
 
 
+_GAP: Final = """
+{"stream": "gap", "until": 4, "seq": 0}
+{"stream": "gap", "until": 12, "seq": 2}
+"""
+
+
+def test_open_stream_that_waits_for_a_lost_record_is_ended_by_its_name(
+    serve: Callable[[str], Any],
+) -> None:
+    with serve(_NETWORK) as served:
+        served.run("publish", "--network", "camera", given=_GAP)
+        (end,) = _lines(served.run("end", "gap", "--input", "camera"))
+        told = [end[name] for name in ("network", "stream", "end", "error")]
+        assert told == ["camera", "gap", True, None]
+        again = served.run("end", "gap", "--input", "camera")
+        assert again.returncode == 1
+        assert "Stream 'gap' cannot be ended: duplicate_stream" in again.stderr
+        letters = _lines(
+            served.run("consume", "snn.dead-letter", "--from-beginning", "--until-idle", "0.5")
+        )
+        waited = [line for line in letters if line["reason"].startswith("StreamEnded")]
+        assert [line["refused"]["record"]["seq"] for line in waited] == [2]
+
+
 def _publish_and_consume(served: Served) -> None:
     done = served.run("publish", "--network", "camera", given=_LINES)
     assert done.returncode == 1

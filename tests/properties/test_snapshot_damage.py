@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from loadtest.simulation.numbers import FakeCompute
 from loadtest.simulation.shapes import build, layout
+from router.records import Kill, parse_record
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame, encode_frame
 from workers.reading import Record
 from workers.snapshot import Snapshot, SnapshotCorruptError, Stored, open_sealed, seal
@@ -89,6 +90,22 @@ def test_stream_cut_at_any_byte_is_restored_from_its_older_version(n_bytes: int)
 @pytest.mark.parametrize("n_bytes", range(len(NEW.head)))
 def test_head_cut_at_any_byte_falls_back_on_the_older_one(n_bytes: int) -> None:
     assert resumed(stored(NEW.head[:n_bytes], BLOB)) == UNDISTURBED[2:]
+
+
+@pytest.mark.parametrize("contents", [None, 3, "text", [], [1, 2], {}, [None] * 11])
+def test_whole_bytes_with_wrong_contents_are_damage_like_any_other(contents: object) -> None:
+    assert resumed(stored(NEW.head, seal(contents))) == UNDISTURBED[1:]
+    assert resumed(stored(seal(contents), BLOB)) == UNDISTURBED[2:]
+
+
+def test_stream_without_a_readable_version_is_killed_and_the_task_goes_on() -> None:
+    wrong = seal(["no stream"])
+    restored = task(Stored(2, (NEW.head, OLD.head), {FIELD: (wrong, wrong), "?": (BLOB, None)}))
+    (output,) = restored.take_outputs()
+    kill = parse_record(output.key, output.value, 0, 0)
+    assert isinstance(kill, Kill)
+    assert kill.error.startswith("SnapshotCorrupt")
+    assert restored.n_streams == 0
 
 
 def test_whole_checkpoint_is_restored_as_it_is() -> None:

@@ -126,17 +126,18 @@ labels = names.filter(lambda name: 0 < len(name.encode()) <= 200)
 def dense(draw: st.DrawFn) -> Data:
     dtype, shape = draw(st.sampled_from(DTYPES)), draw(st.lists(st.integers(1, 4), max_size=4))
     n_bytes = np.dtype(dtype).itemsize * int(np.prod(shape))
+    request = draw(st.booleans())
     return Data(
         draw(labels),
         networks=draw(st.none() | networks),
         seed=draw(u64),
-        request=draw(st.booleans()),
+        request=request,
         payload=draw(st.binary(min_size=n_bytes, max_size=n_bytes)),
         dtype=dtype,
         shape=tuple(shape),
         until=draw(st.none() | u64),
         end=draw(st.booleans()),
-        seq=draw(st.none() | u64),
+        seq=None if request else draw(st.none() | u64),
     )
 
 
@@ -145,9 +146,9 @@ records: st.SearchStrategy[Record] = st.one_of(
     st.builds(Data, labels, request=st.booleans(), events=st.lists(events, max_size=5).map(tuple)),
     st.builds(Data, labels, payload=st.binary(max_size=9), dtype=st.just("spikes"), steps=u32),
     st.builds(Data, labels, end=st.just(True), until=st.none() | u64),
-    st.builds(Era, u64, u64, networks),
-    st.builds(Route, networks),
-    st.builds(Kill, streams, names, networks, names),
+    st.builds(Era, u64, u64, networks, st.none() | u64),
+    st.builds(Route, networks, networks, st.none() | u64),
+    st.builds(Kill, streams, names, networks, names, st.booleans(), st.none() | u64),
 )
 
 

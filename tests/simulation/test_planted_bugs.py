@@ -12,14 +12,17 @@ import pytest
 
 from loadtest.simulation.plan import Plan, draw
 from loadtest.simulation.runner import play
+from router.records import Data
 from router.seals import Trust
 from router.store import simulated
 from router.store.lua import script
 from router.wire import Batch
 from workers import hand, ingest, task
+from workers.flow import Flow
 from workers.ingest import Ingest
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger, Taken
+from workers.over import Over
 from workers.reading import Reading
 from workers.snapshot import Snapshot, blob_name, open_sealed, seal
 from workers.streams import PlaceState, Stream
@@ -278,6 +281,43 @@ def _compiled(text: str) -> object:
     )
 
 
+def kill_of_silence_whatever_was_said_since(patch: pytest.MonkeyPatch) -> None:
+    """A stream is ended for its silence though it spoke before that was read (33)."""
+    patch.setattr(ingest, "_is_silent", lambda flow, since: flow is not None and not flow.end)
+
+
+def places_taken_by_streams_without_results(patch: pytest.MonkeyPatch) -> None:
+    """How many streams are open follows from results, which a replay has at other times (32)."""
+    check = Ingest._check_room
+
+    def counted(self: Ingest, data: Data) -> None:
+        by_log, self._names.n_open = self._names.n_open, len(self._flows)
+        try:
+            check(self, data)
+        finally:
+            self._names.n_open = by_log
+
+    patch.setattr(Ingest, "_check_room", counted)
+
+
+def held_records_in_no_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """What waits for a lesser sequence number is lost with its owner (20)."""
+    freeze = Flow.freeze
+
+    def without(self: Flow) -> list[Any]:
+        saved = freeze(self)
+        saved[9] = []
+        return saved
+
+    patch.setattr(Flow, "freeze", without)
+
+
+def open_streams_told_to_be_over(patch: pytest.MonkeyPatch) -> None:
+    """Ingest tells that all numbers are over, also those of open streams (7)."""
+    runs = Over.runs
+    patch.setattr(Over, "runs", lambda self, alive, stop: runs(self, (), stop))
+
+
 @dataclass(frozen=True)
 class Bug:
     """`shapes` and `faults` bring it out, within `n_seeds` of each shape."""
@@ -317,6 +357,10 @@ BUGS = (
     Bug(anybody_may_speak_for_the_system, ("chain",), (), fatal="forged"),
     Bug(older_routes_count, ("late", "late-prefix"), (), 300, fatal="forged"),
     Bug(damaged_task_stops_the_claim, ("chain",), ("turned bit",)),
+    Bug(kill_of_silence_whatever_was_said_since, ("chain",), ()),
+    Bug(places_taken_by_streams_without_results, ("chain",), ()),
+    Bug(held_records_in_no_checkpoint, ("chain",), CRASHES, 400),
+    Bug(open_streams_told_to_be_over, ("chain",), ()),
 )
 
 

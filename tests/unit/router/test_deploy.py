@@ -44,7 +44,7 @@ def _nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     async def create(*_: object) -> None:
         raise _Reached
 
-    monkeypatch.setattr("router.deploy.create_topics", create)
+    monkeypatch.setattr("router.deploy.begin_key", create)
 
 
 async def test_network_whose_worst_batch_fits_no_record_is_refused() -> None:

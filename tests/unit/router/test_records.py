@@ -258,6 +258,14 @@ def test_request_that_carries_nothing_is_refused() -> None:
         parse('{"end": true}', None)
 
 
+@pytest.mark.parametrize("seq", [0, 1])
+@pytest.mark.parametrize("fields", ['"data": [1]', '"id": "a", "until": 3'])
+def test_request_with_a_sequence_number_is_refused(fields: str, seq: int) -> None:
+    # Its publisher forgot the key: each record would be a stream of its own.
+    with pytest.raises(RecordError, match="`seq` and no key: it is a whole request"):
+        parse(f'{{{fields}, "seq": {seq}}}', None)
+
+
 @pytest.mark.parametrize(
     "record",
     [

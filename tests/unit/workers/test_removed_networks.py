@@ -78,9 +78,12 @@ def sent(tenant: Tenant) -> list[Batch]:
     return [b for b in batches if b.kind is Kind.SPIKES]
 
 
-def test_stream_of_the_removed_network_alone_is_forgotten(ingest: Ingest) -> None:
+def test_stream_of_the_removed_network_alone_is_mute_until_the_log_ends_it(ingest: Ingest) -> None:
     read(ingest, [sample("a", "m"), sample("b", "n")])
     ingest.update(spec_of_ingest(LEFT[INGEST]))
+    assert ingest.open_streams() == {"n": 1}
+    read(ingest, [sample("a", end=True)])
+    assert [(b.name, b.networks) for b in sent(ingest)] == [("b", ("n",))]
     assert ingest.n_streams == 1
 
 
@@ -145,7 +148,7 @@ def test_replay_after_the_removal_gives_the_same_numbers() -> None:
     ingest.take_seeks()
     read(ingest, said)
     assert [(b.name, b.stream.number) for b in sent(ingest)] == [("b", 1)]
-    assert ingest.n_streams == 1
+    assert ingest.open_streams() == {"n": 1}
 
 
 def task(specs: object, stored: Stored | None = None) -> Task:
