@@ -68,7 +68,7 @@ async def play(
         AsyncExitStack() as exits,
     ):
         keys = await load_keys(store)
-        learn = partial(look_up, store, keys)
+        learn = partial(look_up, store, keys, world.settings.lease_ttl_ms / 1000)
         reader = await exits.enter_async_context(
             ResultReader.of(world.settings, keys=keys, learn_keys=learn)
         )
