@@ -158,3 +158,22 @@ def test_status_tells_of_a_task_whatever_a_field_of_its_record_holds(
             command(server, "HDEL", key, name)
         else:
             command(server, "HSET", key, name, before)
+
+
+@pytest.mark.parametrize("left", ["streams", "pos"])
+def test_what_is_left_of_a_checkpoint_without_record_and_head_is_loaded_and_replaced(
+    server: "Server", tasks: list[TaskId], left: str
+) -> None:
+    task = tasks[0]
+    server.deploy(task)
+    server.claim_one("a", "t")
+    assert server.commit(task, "t", 1, {"1:1": 5}, offset=9) is OK
+    for key in {"task", "head", "streams", "pos"} - {left}:
+        command(server, "UNLINK", f"{PREFIX}{key}:{task}")
+    server.deploy(task)
+    server.claim_one("b", "u")
+    loaded = server.load(task)
+    assert loaded is not None
+    assert (loaded.number, loaded.head_current) == (0, None)
+    assert server.commit(task, "u", 1, {"1:1": 1}, full=True, offset=1) is BACKWARDS
+    assert server.commit(task, "u", 1, {"1:1": 1}, full=True, offset=1, mends=True) is OK
