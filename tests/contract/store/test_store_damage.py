@@ -177,3 +177,24 @@ def test_what_is_left_of_a_checkpoint_without_record_and_head_is_loaded_and_repl
     assert (loaded.number, loaded.head_current) == (0, None)
     assert server.commit(task, "u", 1, {"1:1": 1}, full=True, offset=1) is BACKWARDS
     assert server.commit(task, "u", 1, {"1:1": 1}, full=True, offset=1, mends=True) is OK
+
+
+def test_name_of_a_task_that_became_another_is_no_task_and_the_right_one_is_mended(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    task = tasks[0]
+    server.deploy(task)
+    for stray in (task._replace(generation=task.generation + 1), task._replace(group=77)):
+        command(server, "SREM", f"{PREFIX}tasks", str(task))
+        command(server, "SADD", f"{PREFIX}tasks", str(stray))
+        assert server.run(calls.status(0)).tasks == ()
+        server.run(calls.mend_task(TaskSpec(task, "synaptic", 1)))
+        assert [row.task for row in server.run(calls.status(0)).tasks] == [task]
+    assert [c.task for c in server.claim("a", "t", limit=9).claimed] == [task]
+
+
+def test_lost_record_of_a_task_is_mended(server: "Server", tasks: list[TaskId]) -> None:
+    server.deploy(tasks[0])
+    command(server, "UNLINK", f"{PREFIX}task:{tasks[0]}")
+    server.run(calls.mend_task(TaskSpec(tasks[0], "synaptic", 1)))
+    assert [c.task for c in server.claim("a", "t").claimed] == [tasks[0]]
