@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -q --durations=10 --durations-min=5
 JOBS ?= 2
 EXTRAS := torch or brian2 or monitor or loadtest
 
-.PHONY: help demo kafka simulate faults test test-servers test-faults test-images check lint test-extras install-demo install-test install-check clean
+.PHONY: help demo kafka simulate faults hostile test test-servers test-faults test-images check lint test-extras install-demo install-test install-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -37,6 +37,10 @@ simulate: install-test ## seeded worlds of the task protocol on all cores; SEEDS
 # The seed is printed first; APACHE=1 for three real brokers; FAULTS takes more options (--help).
 faults: install-test ## break a running stack 1,000 times on purpose, see that no bit changes; SEED=
 	@$(BIN)/python -m loadtest.faults --faults 1000 $(if $(SEED),--seed $(SEED)) $(if $(APACHE),--apache) $(FAULTS)
+
+# The seed is printed first; INPUTS=1000000; a minute of it: HOSTILE="--seconds 60".
+hostile: install-test ## a million hostile inputs at every door, a good client beside them; SEED=
+	@$(BIN)/python -m loadtest.hostile --inputs $(or $(INPUTS),1000000) $(if $(SEED),--seed $(SEED)) $(HOSTILE)
 
 test: install-test ## all tests that need neither PyTorch nor a real server
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not serial and not servers and not faults and not images and not ($(EXTRAS))"

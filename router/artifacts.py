@@ -8,7 +8,7 @@ a store can lose or damage an artifact, and never pass it off for another.
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from router.store.redis import RedisStore
 from router.topics import OPERATOR, check_operator
 from topologies.artifact import digest
 from topologies.errors import SpikeRouterError
+from topologies.files import MOST_ARRAYS, FileError, read_file
 
 __all__ = [
     "ArtifactCache",
@@ -29,6 +30,7 @@ __all__ = [
 
 T = TypeVar("T")
 _DEADLINE_S: Final = 60.0  # of one artifact to or from an object store
+_MOST: Final = MOST_ARRAYS  # bytes of one artifact
 
 
 class ArtifactsUnavailable(SpikeRouterError, RuntimeError):
@@ -98,6 +100,7 @@ class FileArtifacts:
 
         def get() -> bytes | None:
             try:
+                _check_kind(path, self._files.info(path))
                 data: bytes = self._files.cat_file(path)
             except FileNotFoundError:
                 return None
@@ -133,6 +136,14 @@ class FileArtifacts:
                 f"The artifacts in {self._base} cannot be had ({error!r}): check that it is there "
                 "and may be written."
             ) from error
+
+
+def _check_kind(path: str, found: Mapping[str, Any]) -> None:
+    """Raises OSError for a pipe, a device or a folder: reading one may never end."""
+    if found.get("type") != "file":
+        raise OSError(f"{path} is no file")
+    if (size := found.get("size")) is not None and size > _MOST:
+        raise OSError(f"{path} has {size:,} bytes, legal are {_MOST:,}")
 
 
 def _speak_s3() -> type[Exception]:
@@ -192,9 +203,11 @@ class ArtifactCache:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+        return read_file(path, _MOST)
+    except FileError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
 def _write(path: Path, data: bytes) -> None:

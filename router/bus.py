@@ -172,6 +172,16 @@ class Bus:
             raise BusError(f"Kafka did not tell of its offsets: {error!r}.") from error
         return {Place(tp.topic, tp.partition): (first[tp], last[tp]) for tp in wanted}
 
+    async def held(self, topic: str, first: int) -> dict[int, int]:
+        """Records that each partition from `first` on holds, of those that the topic has."""
+        try:
+            async with asyncio.timeout(_TOPIC_WAIT_S):
+                numbers = await self._sending.partitions_of(topic)
+        except (KafkaError, TimeoutError) as error:
+            raise BusError(f"Kafka did not tell of its topics: {error!r}.") from error
+        bounds = await self.bounds(Place(topic, number) for number in numbers if number >= first)
+        return {place.partition: end - begin for place, (begin, end) in bounds.items()}
+
     def read(self, offsets: Mapping[Place, int]) -> None:
         """Read exactly these places, from these offsets on."""
         wanted = {TopicPartition(*p): o for p, o in offsets.items()}

@@ -15,7 +15,7 @@ number. Other records are never sent twice; their failure is raised.
 """
 
 import asyncio
-import zlib
+import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -33,7 +33,8 @@ from aiokafka.errors import (
 
 from router import deadletter
 from router.bus import set_fetch_wait
-from router.fetching import Fetching
+from router.fetching import Fetched, Fetching
+from router.loops import Keeper, Turn
 from router.polling import Pace
 from router.probe import check_kafka
 from router.records import Data, Record, encode_record, record_key
@@ -41,7 +42,7 @@ from router.results import Emission, Result, ResultTable, Stream
 from router.seals import Keyring, Signed, Trust, seal_of
 from router.security import kafka_options
 from router.settings import Settings
-from router.topics import DEAD_LETTER, in_topic, out_topic
+from router.topics import DEAD_LETTER, in_topic, out_topic, partition_of
 from router.wire import WireError, decode_frame
 from topologies.errors import SpikeRouterError
 
@@ -64,11 +65,13 @@ __all__ = [
 ]
 
 _BATCH_BYTES: Final = 256 * 1024  # of one produce request; the broker's default limit is 1 MiB
+_TURN_S: Final = 0.005  # of taking results that were fetched
 _POLL_MS: Final = 50  # after so long without a record, look for newly followed networks
 _RETRY_S: Final = 0.1  # between two attempts to reach the broker
 _STOP_S: Final = 5.0  # for a client to close its connections
 _KEPT_REFUSALS: Final = 10_000
 _LONGEST_RESEND_S: Final = 60.0
+_log = logging.getLogger(__name__)
 _PERMANENT: Final = (
     InvalidTopicError,
     MessageSizeTooLargeError,
@@ -149,11 +152,6 @@ class Position(NamedTuple):
 
     partition: int
     offset: int
-
-
-def partition_of(name: str, n_partitions: int) -> int:
-    """The partition that this library gives a stream: CRC-32 of its name, the same everywhere."""
-    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % n_partitions
 
 
 def _deadline(given: Deadline | float | None) -> Deadline:
@@ -314,10 +312,7 @@ class Publisher:
                 f"The record has {len(value)} bytes; the most is {self._max_record_bytes}: cut "
                 "the stream into smaller records."
             )
-        while (
-            self._in_flight >= self._max_in_flight
-            or self._in_flight_bytes >= self._max_in_flight_bytes
-        ):
+        while not self._has_room:
             await self._room()
         place = (topic, partition)
         lane = self._lanes.get(place)
@@ -327,6 +322,7 @@ class Publisher:
         lane.items.append(_Item(key, value, repeatable, future))
         self._in_flight += 1
         self._in_flight_bytes += len(value)
+        self._wake_next()  # there may be room for more than one
         if lane.task is None:
             lane.task = asyncio.create_task(self._drain(lane))
         return future
@@ -342,16 +338,41 @@ class Publisher:
                 "publish returned tell which."
             )
 
+    @property
+    def _has_room(self) -> bool:
+        return (
+            self._in_flight < self._max_in_flight
+            and self._in_flight_bytes < self._max_in_flight_bytes
+        )
+
     async def _room(self) -> None:
+        """Wait until woken. One is woken at a time, and hands the wake-up on if it goes away."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        await future
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                self._waiting.remove(future)
+            else:
+                self._wake_next()
+            raise
+
+    def _wake_next(self) -> None:
+        while self._waiting and self._has_room:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     async def _drain(self, lane: _Lane) -> None:
         """Send what the lane holds, batch by batch, until it is empty."""
         try:
             while lane.items:
-                await self._deliver(lane)
+                try:
+                    await self._deliver(lane)
+                except Exception:  # noqa: BLE001 - a fault of one batch, whose records were told
+                    _log.exception("A batch for topic %s could not be sent", lane.topic)
         finally:
             lane.task = None
 
@@ -359,6 +380,7 @@ class Publisher:
         """Send one batch. What can be repeated is tried again until the deadline."""
         deadline = Deadline.after(self._send_timeout_s)
         batch = _take_batch(lane.items)
+        failure = PublishFailed("The publisher was closed meanwhile.")
         try:
             while batch:
                 producer = self._producer
@@ -372,9 +394,12 @@ class Publisher:
                 else:
                     self._acknowledge(batch, first)
                     batch = []
+        except Exception as error:
+            failure = PublishFailed(f"The record could not be sent: {_reason(error)}")
+            raise
         finally:
             if batch:
-                self._settle(batch, PublishFailed("The publisher was closed meanwhile."))
+                self._settle(batch, failure)
 
     async def _send(self, lane: _Lane, producer: AIOKafkaProducer, batch: list[_Item]) -> Position:
         if not lane.checked:
@@ -431,10 +456,7 @@ class Publisher:
     def _release(self, items: Collection[_Item]) -> None:
         self._in_flight -= len(items)
         self._in_flight_bytes -= sum(len(item.value) for item in items)
-        for _ in range(min(len(items), len(self._waiting))):
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+        self._wake_next()
 
     async def _connect(self) -> AIOKafkaProducer:
         """A producer that has reached the broker; raises KafkaError."""
@@ -574,6 +596,7 @@ class ResultReader:
         self._pace = Pace(fetch_max_wait_ms)
         self._start_timeout_s = start_timeout_s
         self._consumer: AIOKafkaConsumer | None = None
+        self.keeper = Keeper("reads results", self._read_anew, self._wake_all)
         self._task: asyncio.Task[None] | None = None
         self._tally = _ReaderTally()
         self._inputs: dict[str, str] = {}
@@ -612,7 +635,7 @@ class ResultReader:
         except BaseException:
             await _stop(consumer)
             raise
-        self._task = asyncio.create_task(self._read(consumer))
+        self._begin()
         try:
             for network in self._networks:
                 await self.follow(network)
@@ -620,6 +643,9 @@ class ResultReader:
             await self.__aexit__(None, None, None)
             raise
         return self
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self.keeper.run())
 
     async def __aexit__(
         self,
@@ -674,6 +700,10 @@ class ResultReader:
             if own is not None:
                 return own
         return self.table.find(network, name, partition)
+
+    def partitions(self, network: str, name: str) -> list[int]:
+        """Where streams of this name are known; more than one: a producer spread it."""
+        return self.table.partitions(network, name)
 
     def siblings(self, network: str, of: str) -> tuple[str, ...]:
         """The remembered names that begin with `of` and MARK."""
@@ -754,6 +784,8 @@ class ResultReader:
         """Raises ReaderFailed unless results are being read."""
         if self._task is None or self._task.done():
             raise ReaderFailed("Results are not being read: the reader is closed or has failed.")
+        if self.keeper.given_up:
+            raise ReaderFailed(f"Results are not being read. {self.keeper.trouble}")
 
     def _check_refused(
         self,
@@ -798,34 +830,64 @@ class ResultReader:
             if not future.done():
                 future.set_result(None)
 
+    async def _read_anew(self) -> None:
+        """Read until something that nobody has foreseen; the next time with a new consumer."""
+        consumer = self._consumer
+        if consumer is None:
+            consumer = AIOKafkaConsumer(**self._options)
+            await self._resume(consumer)
+            self._consumer = consumer
+        try:
+            await self._read(consumer)
+        except Exception:
+            self._consumer = None
+            await _stop(consumer)
+            raise
+
+    async def _resume(self, consumer: AIOKafkaConsumer) -> None:
+        """Connect, and go on where the last one has read to."""
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                await consumer.start()
+        except BaseException:
+            await _stop(consumer)
+            raise
+        self._seek(consumer)
+
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Read until cancelled. Faults of the broker are counted and waited out."""
         fetching = Fetching(consumer, self._start_timeout_s)
-        try:
-            while True:
-                try:
-                    await self._follow_asked(consumer)
-                    fetched = await fetching.poll(_POLL_MS)
-                except (KafkaError, TimeoutError):
-                    self._tally.read_errors += 1
-                    await asyncio.sleep(_RETRY_S)
-                else:
-                    now = asyncio.get_running_loop().time()
-                    set_fetch_wait(consumer, self._pace.wait_ms(now, bool(fetched.records)))
-                    self._tally.read_errors += fetching.counts.pop("read_faults_total", 0)
-                    self._next.update(fetched.positions)
-                    for place, records in fetched.records.items():
-                        for record in records:
-                            if await self._is_ours(place, record):
-                                self._take(place, record.value)
-                    for place, gap in fetched.unreadable.items():
-                        self._next[place] = gap.stop
-                        self._tally.unreadable += gap.stop - gap.first
-                    if fetched.lost:
-                        await self._skip_truncated(consumer, fetched.lost)
-                    await asyncio.sleep(0)  # let those who wait go on
-        finally:  # cancelled, or a fault of this program: nobody may wait for ever
-            asyncio.get_running_loop().call_soon(self._wake_all)
+        while True:
+            try:
+                await self._follow_asked(consumer)
+                fetched = await fetching.poll(_POLL_MS)
+            except (KafkaError, TimeoutError):
+                self._tally.read_errors += 1
+                await asyncio.sleep(_RETRY_S)
+            else:
+                now = asyncio.get_running_loop().time()
+                set_fetch_wait(consumer, self._pace.wait_ms(now, bool(fetched.records)))
+                self._tally.read_errors += fetching.counts.pop("read_faults_total", 0)
+                await self._take_all(fetched)
+                if fetched.lost:
+                    await self._skip_truncated(consumer, fetched.lost)
+
+    async def _take_all(self, fetched: Fetched) -> None:
+        """Take records in turn with those who wait for them. What ends this is not read again."""
+        turn = Turn(_TURN_S)
+        turn.begin()
+        for place, records in fetched.records.items():
+            for record in records:
+                self._next[place] = record.offset + 1
+                if await self._is_ours(place, record):
+                    self._take(place, record.value)
+                if turn.is_over:
+                    await turn.end()
+        self._next.update(fetched.positions)
+        for place, gap in fetched.unreadable.items():
+            self._next[place] = gap.stop
+            self._tally.unreadable += gap.stop - gap.first
+        await asyncio.sleep(0)  # let those who wait go on
 
     async def _is_ours(self, place: TopicPartition, record: Any) -> bool:
         """Whether the system wrote a record; its key is looked up if need be."""
@@ -854,6 +916,9 @@ class ResultReader:
             except (KafkaError, TimeoutError) as error:
                 failure = ReaderFailed(f"Topic {topic} cannot be read: {_reason(error)}")
                 self._answer(asked, failure)
+            except BaseException:  # nobody may wait for ever, and another may ask again
+                self._answer(asked, ReaderFailed(f"Topic {topic} cannot be read now."))
+                raise
             else:
                 self._inputs[asked.network] = asked.input
                 self._answer(asked, None)
@@ -880,6 +945,9 @@ class ResultReader:
             last = await consumer.end_offsets(new)
             first = {place: max(first[place], last[place] - lookback) for place in new}
         self._next.update(first)
+        self._seek(consumer)
+
+    def _seek(self, consumer: AIOKafkaConsumer) -> None:
         consumer.assign(list(self._next))
         for place, offset in self._next.items():
             consumer.seek(place, offset)

@@ -19,6 +19,7 @@ from topologies.compiler.quantise import Bits
 from topologies.compiler.report import Report, make_report, not_portable
 from topologies.compiler.saturation import Saturation
 from topologies.errors import SpikeRouterError
+from topologies.files import FileError
 from topologies.loader import load_network, load_samples, samples_of
 from topologies.profiles import Profile, find_profile
 from topologies.stages.base import ValueType
@@ -135,9 +136,11 @@ def _bits(text: str) -> Bits:
 def _trial(path: Path | None, network: CompiledNetwork) -> Trial | None:
     if path is None:
         return None
-    if not path.is_file():
-        raise CompileCommandError(f"--samples {path}: there is no such file.")
-    return trial_of(load_samples(path), network.input)
+    try:
+        arrays = load_samples(path)
+    except FileError as error:
+        raise CompileCommandError(f"--samples: {error}") from error
+    return trial_of(arrays, network.input)
 
 
 def _heading(network: CompiledNetwork) -> str:

@@ -155,6 +155,11 @@ def _tell(view: View, topic: str, reader: "_TopicReader") -> None:
     errors = _errors()
     if isinstance(view, ResultView) and view.repeats:
         errors.print(f"{view.repeats} repeats were dropped; {topic} has them.")
+    if isinstance(view, ResultView) and view.spread:
+        errors.print(
+            f"{view.spread} streams have the name of one in another partition: their producers "
+            "sent the records of one stream to several partitions (docs/wire-format.md)."
+        )
     if reader.n_lost:
         errors.print(f"{reader.n_lost} records were gone before they could be read.")
     if reader.n_unreadable:

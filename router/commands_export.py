@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from topologies.files import check_target
 from topologies.importers.nir_file import write_nir
 from topologies.importers.to_nir import export_nir
 from topologies.loader import load_network
@@ -22,6 +23,7 @@ def export_command(
     dt: Annotated[float, typer.Option(help="Seconds per step: NIR's times are in seconds.")] = 1e-4,
 ) -> None:
     """Write NETWORK as a NIR file, and print how to read it again."""
+    check_target(out)
     exported = export_nir(load_network(network), dt)
     write_nir(out, dict(exported.document))
     console = Console()

@@ -8,12 +8,11 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from router.tables import text_table
 from topologies.compiler.quantise import Bits
 from topologies.errors import SpikeRouterError
+from topologies.files import FileError
 from topologies.importers.agreement import Agreement, compare, random_batch
 from topologies.importers.build import Face, Imported, safe_name
 from topologies.importers.from_nir import import_nir
@@ -21,7 +20,8 @@ from topologies.importers.modules import import_module
 from topologies.importers.nir_file import read_nir
 from topologies.importers.nir_options import NirOptions
 from topologies.importers.source import find_module, is_nir_file, load_weights
-from topologies.importers.write import write_network
+from topologies.importers.write import check_targets, write_network
+from topologies.loader import load_samples
 from topologies.stages.base import Array
 
 __all__ = ["ImportCommandError", "import_command"]
@@ -126,6 +126,7 @@ def import_command(
     ] = True,
 ) -> None:
     """Write a network file from SOURCE, and print how far the compiled network agrees with it."""
+    check_targets(out)
     images, labels = _samples(samples)
     options = NirOptions(
         dt, integrator.value, reset.value, fire.value, recurrent_bias, max_spikes, if_per_step
@@ -187,9 +188,9 @@ def _samples(path: Path | None) -> tuple[Array | None, Array | None]:
     if path is None:
         return None, None
     try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ImportCommandError(f"--samples {path} is no safetensors file: {error}.") from error
+        arrays = load_samples(path)
+    except FileError as error:
+        raise ImportCommandError(f"--samples: {error}") from error
     if "images" not in arrays:
         raise ImportCommandError(f"--samples {path}: it has no array 'images'.")
     return arrays["images"], arrays.get("labels")

@@ -11,17 +11,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 from uuid import uuid4
 
-import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from router.client import Position, Publisher, PublishFailed, RecordTooLarge, partition_of
 from router.lookup import find_network
@@ -32,7 +29,9 @@ from router.settings import Settings
 from router.store.calls import TaskId, committed_offsets
 from router.store.redis import RedisStore
 from router.topics import check_name, in_topic
+from topologies.arrays import ArraysError, npy_array, safetensors_arrays
 from topologies.errors import SpikeRouterError
+from topologies.files import MOST_ARRAYS, FileError, read_file
 from topologies.manifest import InputSpec
 
 __all__ = ["PublishCommandError", "Summary", "publish_command"]
@@ -307,11 +306,14 @@ class _Source:
 
 def _load(path: Path, array: str) -> NDArray[Any]:
     try:
+        data = read_file(path, MOST_ARRAYS)
         if path.suffix == ".npy":
-            return cast("NDArray[Any]", np.load(path, allow_pickle=False))
-        arrays = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise PublishCommandError(f"{path} cannot be read: {error}.") from error
+            return npy_array(data)
+        arrays = safetensors_arrays(data)
+    except FileError as error:
+        raise PublishCommandError(str(error)) from error
+    except ArraysError as error:
+        raise PublishCommandError(f"{path} cannot be read: {error}") from error
     if array not in arrays:
         raise PublishCommandError(
             f"{path} has no array {array!r}; legal with --array are {', '.join(sorted(arrays))}."

@@ -13,6 +13,7 @@ from topologies.compiled import CompiledNetwork
 from topologies.compiler import compile_network
 from topologies.compiler.report import not_portable
 from topologies.errors import SpikeRouterError
+from topologies.files import FileError, check_target, write_file
 from topologies.loader import family_of, load_network, zoo_networks
 from topologies.sharing import LEVELS, Row, Sharing, Spares, share
 from topologies.sharing_picture import draw_sharing
@@ -38,6 +39,8 @@ def share_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count which operators NETWORKS share, exactly, by signature and by kind."""
+    if svg is not None:
+        _check(svg)
     names = networks or list(zoo_networks())
     compiled = [compile_network(load_network(n), granularity=granularity.value) for n in names]
     sharing = _analyse(names, compiled)
@@ -61,11 +64,19 @@ def _analyse(names: list[str], compiled: list[CompiledNetwork]) -> Sharing:
     return share(compiled, {network.name: family_of(name) or _OTHER for network, name in pairs})
 
 
+def _check(path: Path) -> None:
+    """Before the work, and not after it."""
+    try:
+        check_target(path)
+    except FileError as error:
+        raise ShareCommandError(f"--svg: {error}") from error
+
+
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ShareCommandError(f"--svg {path}: it cannot be written ({error}).") from error
+        write_file(path, text.encode("utf-8"))
+    except FileError as error:
+        raise ShareCommandError(f"--svg: {error}") from error
 
 
 def sharing_json(sharing: Sharing) -> dict[str, object]:

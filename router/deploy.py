@@ -28,6 +28,7 @@ from router.topics import DEAD_LETTER, check_name, in_topic, out_topic, spikes_t
 from topologies.batches import route_bytes
 from topologies.compiled import CompiledNetwork, Group, ManifestError, Summary
 from topologies.errors import SpikeRouterError
+from topologies.names import is_same_topic
 from topologies.profiles import operator_needs
 
 __all__ = [
@@ -229,9 +230,21 @@ def _check_records(
                 )
 
 
+def _check_names(network: CompiledNetwork, other: CompiledNetwork) -> None:
+    """Kafka refuses the second of two topics whose names its metrics could not tell apart."""
+    pairs = ((network.name, other.name), (network.input.name, other.input.name))
+    for what, (one, two) in zip(("network", "input"), pairs, strict=True):
+        if one != two and is_same_topic(one, two):
+            raise DeployError(
+                f"{what} {one} and {what} {two}, which is deployed, differ only in . and _, which"
+                " Kafka takes for one in the name of a topic: give it another name"
+            )
+
+
 def _check_beside(network: CompiledNetwork, others: Iterable[CompiledNetwork]) -> None:
     """Networks on one input share its declaration; operators keep their first cut."""
     for other in others:
+        _check_names(network, other)
         if other.input.name == network.input.name and other.input != network.input:
             raise DeployError(
                 f"network {network.name} declares input {network.input.name} otherwise than"

@@ -13,12 +13,14 @@ import math
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from router.numbers import Cut, Span, Work, cut, finish, flat_lists, rows_of, shape_of
 from router.topics import NAME
 from router.wire import ERROR_BYTES, NAME_BYTES, StreamId, clip_text
 from topologies.errors import SpikeRouterError
@@ -36,6 +38,7 @@ __all__ = [
     "RecordError",
     "Route",
     "encode_record",
+    "parse_cut",
     "parse_line",
     "parse_record",
     "parse_value",
@@ -53,6 +56,8 @@ MAX_AXES: Final = 8  # of a shape
 _U64 = 2**64 - 1
 _U32 = 2**32 - 1
 _I32 = 2**31
+_I64 = 2**63
+_LONG: Final = 4096  # bytes of JSON; a longer text is read in slices
 _NATIVE = {"payload", "dtype", "shape", "steps", "start"}  # fields that JSON has no use for
 # An event in a native record.
 _EVENT = np.dtype([("step", "<u8"), ("address", "<u4"), ("value", "<i4")])
@@ -171,8 +176,14 @@ def parse_value(key: bytes | None, value: bytes | None, unnamed: str) -> Record:
     if not value:
         raise RecordError("The record has no value; a stream is ended by a record with `end`.")
     if value[:1] == b"{":
-        return _record(_from_json(value), key, unnamed, "data")
+        return _record(finish(_from_json(value)), key, unnamed, "data")
     return _record(_from_msgpack(value), key, unnamed)
+
+
+def parse_cut(key: bytes | None, parts: Cut, unnamed: str) -> Work[Record]:
+    """What `parse_value` gives for a JSON record whose lists of numbers were cut out of it."""
+    content = yield from _fields(parts)
+    return _record(content, key, unnamed, "data")
 
 
 def parse_line(line: bytes, unnamed: str) -> Data:
@@ -182,7 +193,7 @@ def parse_line(line: bytes, unnamed: str) -> Data:
     """
     if line[:1] != b"{":
         raise RecordError("The line is not a JSON object; legal is {...}.")
-    content = _from_json(line)
+    content = finish(_from_json(line))
     if content["k"] != "data":
         raise RecordError(f"The line has kind {_shown(content['k'])}; legal is data.")
     key: bytes | None = None
@@ -214,10 +225,18 @@ def _record(content: dict[str, Any], key: bytes | None, unnamed: str, *json_only
     return _PARSERS[kind](checked, key, unnamed)
 
 
-def _from_json(value: bytes) -> dict[str, Any]:
+def _from_json(value: bytes) -> Work[dict[str, Any]]:
     """JSON with the defaults that spare its writers the version and the kind."""
+    parts = (yield from cut(value)) if len(value) > _LONG else Cut(value, {})
+    return (yield from _fields(parts))
+
+
+def _fields(parts: Cut) -> Work[dict[str, Any]]:
+    """The same for a text whose lists of numbers were cut out of it."""
     try:
-        content = json.loads(value, object_pairs_hook=_without_twins, parse_constant=_no_constant)
+        content = json.loads(
+            parts.rest, object_pairs_hook=_without_twins, parse_constant=_no_constant
+        )
     except RecordError:
         raise
     except (ValueError, RecursionError) as error:
@@ -227,9 +246,14 @@ def _from_json(value: bytes) -> dict[str, Any]:
         if _NATIVE & set(content):
             raise RecordError("A JSON record has its values in `data` or `events`, as lists.")
         if "data" in content:
-            content.update(_dense(content.pop("data")))
+            data = content.pop("data")
+            span = parts.within(data)
+            content.update(_dense(data) if span is None else (yield from _long_dense(span)))
         if "events" in content:
-            content["events"] = _event_bytes(content["events"])
+            span = parts.within(content["events"])
+            content["events"] = (
+                _event_bytes(content["events"]) if span is None else (yield from _long_events(span))
+            )
     return content
 
 
@@ -249,10 +273,42 @@ def _dense(data: object) -> dict[str, Any]:
     cells = np.asarray(data, dtype=object)  # as any other dtype, numbers beside a text become texts
     numbers = cells.reshape(-1).tolist()
     if cells.ndim > MAX_AXES or not numbers or not set(map(type, numbers)) <= {int, float}:
-        raise RecordError(
-            f"The field `data` is {_shown(data)}; legal are lists of numbers, of equal lengths and "
-            f"nested up to {MAX_AXES} deep."
-        )
+        raise _no_numbers(_shown(data))
+    return _float_fields(_floats(numbers), cells.shape)
+
+
+def _long_dense(span: Span) -> Work[dict[str, Any]]:
+    """The same for lists that were cut out of a long text."""
+    shape = yield from shape_of(span)
+    if shape is None or len(shape) > MAX_AXES:
+        raise _no_numbers(span.shown)
+    values, done = np.empty(math.prod(shape), np.float32), 0
+    for numbers in flat_lists(span):
+        if numbers is None:
+            raise _no_json("data", span)
+        if not numbers or not set(map(type, numbers)) <= {int, float}:
+            raise _no_numbers(span.shown)
+        values[done : done + len(numbers)] = _floats(numbers)
+        done += len(numbers)
+        yield
+    if done != len(values):
+        raise _no_numbers(span.shown)
+    return _float_fields(values, shape)
+
+
+def _no_json(field: str, span: Span) -> RecordError:
+    return RecordError(f"The record begins like JSON and is not: its `{field}` is {span.shown}.")
+
+
+def _no_numbers(shown: str) -> RecordError:
+    return RecordError(
+        f"The field `data` is {shown}; legal are lists of numbers, of equal lengths and "
+        f"nested up to {MAX_AXES} deep."
+    )
+
+
+def _floats(numbers: list[Any]) -> NDArray[np.float32]:
+    """Numbers as float32; raises RecordError for those that it does not hold."""
     try:
         with np.errstate(over="ignore"):
             values = np.array(numbers, np.float64).astype(np.float32)
@@ -265,11 +321,12 @@ def _dense(data: object) -> dict[str, Any]:
         for number, value in zip(numbers, values.tolist(), strict=True)
     ):
         raise RecordError("The field `data` has an integer that float32 does not hold.")
-    return {
-        "payload": values.astype("<f4").tobytes(),
-        "dtype": "float32",
-        "shape": list(cells.shape),
-    }
+    return values
+
+
+def _float_fields(values: NDArray[np.float32], shape: tuple[int, ...]) -> dict[str, Any]:
+    payload = values.astype("<f4", copy=False).tobytes()
+    return {"payload": payload, "dtype": "float32", "shape": list(shape)}
 
 
 def _event_bytes(events: object) -> bytes:
@@ -278,6 +335,79 @@ def _event_bytes(events: object) -> bytes:
         raise RecordError("The field `events` is not a list of [step, address, value].")
     rows = [_event_row(event) for event in events]
     return np.array(rows, _EVENT).tobytes()
+
+
+def _long_events(span: Span) -> Work[bytes]:
+    """The same for a list that was cut out of a long text."""
+    counts = yield from rows_of(span)
+    if counts is None:
+        raise _no_events(span)
+    sizes = np.frombuffer(counts, np.uint8)
+    ends = np.cumsum(sizes, dtype=np.int64)
+    n = int(sizes.sum(dtype=np.int64))
+    flat, negative, done = np.zeros(n, np.uint64), np.zeros(n, np.bool_), 0
+    for items in flat_lists(span) if n else ():
+        if items is None:
+            raise _no_json("events", span)
+        _check_integers(items, done, ends)
+        stop = done + len(items)
+        flat[done:stop], negative[done:stop] = _as_u64(items)
+        done = stop
+        yield
+    if done != n:
+        raise _no_events(span)
+    return _event_rows(flat, negative, ends, sizes == 3).tobytes()
+
+
+def _no_events(span: Span) -> RecordError:
+    return RecordError(
+        f"The field `events` is {span.shown}, not a list of [step, address, value]: each event is "
+        "[step, address] or [step, address, value] of integers (u64, u32, i32)."
+    )
+
+
+def _check_integers(items: list[Any], first: int, ends: NDArray[np.int64]) -> None:
+    """Refuse the event of the first item that is no integer of 64 bits; `ends` are the rows'."""
+    if set(map(type, items)) == {int} and min(items) >= -_I64 and max(items) <= _U64:
+        return
+    legal = [type(item) is int and -_I64 <= item <= _U64 for item in items]
+    at = legal.index(False)
+    row = int(np.searchsorted(ends, first + at, "right"))
+    begin = int(ends[row - 1]) - first if row else 0
+    _event_row(items[max(0, begin) : int(ends[row]) - first])
+
+
+def _as_u64(items: list[int]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Integers from -2**63 to 2**64 - 1, and which are negative: those are wrapped."""
+    try:
+        signed = np.array(items, np.int64)
+    except OverflowError:
+        wrapped = np.array([item & _U64 for item in items], np.uint64)
+        return wrapped, np.array([item < 0 for item in items], np.bool_)
+    return signed.view(np.uint64), signed < 0
+
+
+def _event_rows(
+    flat: NDArray[np.uint64],
+    negative: NDArray[np.bool_],
+    ends: NDArray[np.int64],
+    graded: NDArray[np.bool_],
+) -> NDArray[Any]:
+    """Events as native records have them; row i ends before `flat[ends[i]]`."""
+    firsts = ends - 2 - graded
+    thirds = ends[graded] - 1
+    values = flat.view(np.int64)[thirds]
+    bad = negative[firsts] | negative[firsts + 1] | (flat[firsts + 1] > _U32)
+    wrapped = negative[thirds] != (values < 0)
+    bad[graded] |= wrapped | (values < -_I32) | (values >= _I32)
+    if bad.any():
+        row = int(np.argmax(bad))
+        cells = range(int(firsts[row]), int(ends[row]))
+        _event_row([int(flat[i]) - (_U64 + 1 if negative[i] else 0) for i in cells])
+    rows = np.empty(len(ends), _EVENT)
+    rows["step"], rows["address"], rows["value"] = flat[firsts], flat[firsts + 1], 1
+    rows["value"][graded] = values
+    return rows
 
 
 def _event_row(event: object) -> tuple[int, int, int]:
@@ -575,10 +705,20 @@ def _data_contents(record: Data) -> dict[str, object]:
     for name in _FIELDS["data"]:
         value = getattr(record, name, None)
         if name == "events" and record.events is not None:
-            content[name] = _event_bytes([list(event) for event in record.events])
+            content[name] = _packed_events(record.events)
         elif value is not None and value != _DEFAULTS.get(name):
             content[name] = value
     return content
+
+
+def _packed_events(events: tuple[tuple[int, int, int], ...]) -> bytes:
+    """Events as bytes; those that are not legal are found by looking at each."""
+    if {*map(len, events)} <= {3} and {*map(type, chain.from_iterable(events))} <= {int}:
+        try:
+            return np.array(list(events), _EVENT).tobytes()
+        except OverflowError:
+            pass
+    return _event_bytes([list(event) for event in events])
 
 
 _DEFAULTS = {

@@ -115,6 +115,8 @@ class Tally:
     forgotten: int = 0
     trimmed: int = 0
     """Emissions of endless streams that were dropped to keep the latest."""
+    spread: int = 0
+    """Streams whose name another partition had too: their records were sent to several."""
 
 
 @dataclass(slots=True)
@@ -252,11 +254,14 @@ class ResultTable:
         """The stream, if anything is known of it; `partition` None: in the first that knows it."""
         if partition is not None:
             return self._streams.get((network, partition, name))
-        for place in range(self._n_partitions):
-            found = self._streams.get((network, place, name))
-            if found is not None:
-                return found
+        for place in self.partitions(network, name):
+            return self._streams[network, place, name]
         return None
+
+    def partitions(self, network: str, name: str) -> list[int]:
+        """Where streams of this name are known: more than one were torn by a producer."""
+        places = range(self._n_partitions)
+        return [place for place in places if (network, place, name) in self._streams]
 
     def siblings(self, network: str, of: str) -> tuple[str, ...]:
         """The names that are remembered with the stem `of`."""
@@ -306,6 +311,7 @@ class ResultTable:
         stream.n_bytes += len(name)
         if batch.window and batch.kind is Kind.SPIKES:
             self._skip_to(stream, batch)
+        self.tally.spread += bool(self.partitions(network, name))
         self._streams[key] = stream
         self._n_bytes += stream.n_bytes
         if MARK in name:

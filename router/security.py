@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from router.settings import Settings, SettingsError
+from topologies.files import MOST_TEXT, check_file
 
 __all__ = ["kafka_options", "redis_options", "tls_context"]
 
@@ -54,10 +55,14 @@ def tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> 
     `ca` None is the system's own list; `certificate` and `key` are what the client shows.
     """
     try:
+        for file in (ca, certificate, key):
+            if file is not None:  # OpenSSL would wait for ever at a pipe
+                check_file(file, MOST_TEXT)
         context = ssl.create_default_context(cafile=ca)
         if certificate is not None:
-            context.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
+            # Without this OpenSSL asks at the terminal, and waits, for the password of a key.
+            context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is one
         names = ", ".join(str(name) for name in (ca, certificate, key) if name is not None)
         raise SettingsError(
             f"The certificates {names} cannot be used: {error}. PEM files are needed, the key "

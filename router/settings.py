@@ -236,6 +236,23 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1_000, description="Largest body of an HTTP request."
     )
+    max_bodies_bytes: int = Field(
+        default=32 * _MIB,
+        ge=1_000,
+        description=(
+            "Bytes of HTTP bodies that a gateway reads and parses at once; who sends more gets 429."
+        ),
+    )
+    body_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Time in which the body of an HTTP request must have come, in seconds.",
+    )
+    max_samples: int = Field(
+        default=1024,
+        ge=1,
+        description="Samples that a gateway has in flight at once; who sends more gets 429.",
+    )
     gateway_host: str = Field(
         default="127.0.0.1", description="Address the gateway listens on; loopback by default."
     )

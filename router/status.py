@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from router.kinds import extras_of, operator_kind
 from router.store.calls import Info, StatusReply, TaskId, TaskStatus, WorkerInfo, unhosted
+from router.strays import Stray, strays_of
 from topologies.profiles import LIMITS
 
 __all__ = [
@@ -103,6 +104,8 @@ class StatusRows:
     """The latest tasks that changed hands, as their new owners told, sorted by worker."""
     places: tuple[PlaceRow, ...] = ()
     """Places that cannot be read as they should, as the workers that read them tell."""
+    strays: tuple[Stray, ...] = ()
+    """Input that nobody reads, since its partition is not deployed."""
 
     @property
     def ready(self) -> bool:
@@ -118,11 +121,16 @@ class StatusRows:
             "counts": dict(self.counts),
             "recoveries": [asdict(row) for row in self.recoveries],
             "places": [asdict(row) for row in self.places],
+            "strays": [asdict(row) for row in self.strays],
         }
 
     def tables(self) -> Mapping[str, Sequence[tuple[str, ...]]]:
         """Title -> rows of text, the first one being the heads of the columns."""
-        found: dict[str, Sequence[tuple[str, ...]]] = {
+        found: dict[str, Sequence[tuple[str, ...]]] = {}
+        if self.strays:
+            unread = [(stray.sentence(),) for stray in self.strays]
+            found["Input that nobody reads"] = [("what",), *unread]
+        found |= {
             "Workers": [
                 ("worker", "state", "kinds", "tasks", "load", "capacity"),
                 *(_worker_cells(row) for row in self.workers),
@@ -210,6 +218,7 @@ def status_rows(replies: Iterable[StatusReply]) -> StatusRows:
         counts=_counts(infos.values()),
         recoveries=tuple(row for name in sorted(infos) for row in _recoveries(name, infos[name])),
         places=tuple(row for name in sorted(alive) for row in _places(name, infos[name])),
+        strays=strays_of(replies),
     )
 
 

@@ -17,10 +17,10 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import httpx
 
@@ -129,6 +129,8 @@ def gateway_command(settings: Settings) -> tuple[str, ...]:
         *(sys.executable, "-m", "uvicorn", "router.gateway.app:create_app", "--factory"),
         *("--host", settings.gateway_host, "--port", str(settings.gateway_port)),
         *("--log-level", settings.log_level.lower(), "--no-access-log"),
+        *("--http", "router.gateway.http:Connection", "--ws", "none"),
+        *("--h11-max-incomplete-event-size", "8192"),
     )
 
 
@@ -203,7 +205,7 @@ class Stack:
         async with _deadline(timeout, "start"):
             await self._start_servers()
             await self._check_store()
-            self._watch = asyncio.create_task(self._watch_servers())
+            self._watch = self._seen(self._watch_servers())
             await self._deploy()
             if self.options.gateway:
                 self._choose_gateway_port()
@@ -369,8 +371,20 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
         }
         child = Child(name, command, environment)
-        child.keeper = asyncio.create_task(self._keep(child))
+        child.keeper = self._seen(self._keep(child))
         return child
+
+    def _seen(self, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose fault ends the stack loudly, where a child would be left alone."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.log("up", f"A part of the stack is not watched any more: {error!r}")
+                self._failed.set()
+
+        task = asyncio.create_task(loop)
+        task.add_done_callback(ended)
+        return task
 
     async def _keep(self, child: Child) -> None:
         """Run the child, again and again until it is not wanted any more."""
@@ -406,7 +420,7 @@ class Stack:
             child.signal(signal.SIGTERM)
         if child.process.stdout is None:
             return
-        reader = asyncio.create_task(self._pass_on_lines(child.name, child.process.stdout))
+        reader = self._seen(self._pass_on_lines(child.name, child.process.stdout))
         await child.process.wait()
         # Whoever inherited the pipe may hold it open; the last lines are there at once.
         await asyncio.wait([reader], timeout=_POLL_S)

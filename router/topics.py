@@ -6,10 +6,12 @@ when it looks for colliding topic names, so two names that differ only there can
 """
 
 import re
+import zlib
 from functools import lru_cache
 from typing import ClassVar
 
 from topologies.errors import SpikeRouterError
+from topologies.names import LEGAL_NAMES, TOPIC_NAME
 
 __all__ = [
     "DEAD_LETTER",
@@ -22,12 +24,13 @@ __all__ = [
     "in_topic",
     "out_topic",
     "parse_group_key",
+    "partition_of",
     "spikes_topic",
 ]
 
 DEAD_LETTER = "snn.dead-letter"
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+NAME = TOPIC_NAME
 OPERATOR = re.compile(r"[0-9a-f]{32}")
 _KEY = re.compile(rb"([0-9a-f]{32})/(0|[1-9][0-9]{0,9})")
 _U32 = 2**32 - 1
@@ -43,7 +46,7 @@ class TopicError(SpikeRouterError, ValueError):
 def check_name(name: str) -> str:
     """The name of a network or input, unchanged; raises TopicError unless it is legal."""
     if NAME.fullmatch(name) is None:
-        raise TopicError(f"The name {name[:120]!r} is not legal: use 1 to 100 of A-Z a-z 0-9 . _ -")
+        raise TopicError(f"The name {name[:120]!r} is not legal: use {LEGAL_NAMES}")
     return name
 
 
@@ -52,6 +55,11 @@ def check_operator(operator: str) -> str:
     if OPERATOR.fullmatch(operator) is None:
         raise TopicError(f"The id {operator[:120]!r} is not legal: use 32 digits 0-9 a-f.")
     return operator
+
+
+def partition_of(name: str, n_partitions: int) -> int:
+    """The partition that this project gives a stream: CRC-32 of its name, the same everywhere."""
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % n_partitions
 
 
 @_made_once

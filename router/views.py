@@ -202,6 +202,11 @@ class ResultView:
         """Batches that said what had been said."""
         return self._table.tally.repeats
 
+    @property
+    def spread(self) -> int:
+        """Streams whose name another partition had too."""
+        return self._table.tally.spread
+
     def lines(self, raw: Raw) -> Iterator[Line]:
         try:
             frame = decode_frame(raw.value or b"")

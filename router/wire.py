@@ -36,6 +36,7 @@ from topologies.batches import (
     route_bytes,
 )
 from topologies.errors import SpikeRouterError
+from topologies.names import LEGAL_NAMES
 
 __all__ = [
     "ERROR_BYTES",
@@ -565,7 +566,7 @@ def _parse_routes(text: str) -> list[tuple[str, ...]]:
 def _check_route(route: tuple[str, ...]) -> None:
     for name in route:
         if NAME.fullmatch(name) is None:
-            raise Malformed(f"The network {name[:120]!r} is not 1 to 100 of A-Z a-z 0-9 . _ -")
+            raise Malformed(f"The network {name[:120]!r} is not legal: {LEGAL_NAMES}")
     if len(set(route)) != len(route):
         raise Malformed(f"The networks {','.join(route)[:120]!r} name one twice.")
 

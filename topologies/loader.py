@@ -1,23 +1,24 @@
-"""Read networks from files: the only module of this package that does I/O."""
+"""Read networks from files, which may be anything: reading is bounded, and stays in the folder."""
 
 import json
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import yaml
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from topologies.arrays import ArraysError, npz_arrays, safetensors_arrays
 from topologies.compiler.check import check_network
 from topologies.document import needs_weights, network_of
 from topologies.errors import SpikeRouterError
+from topologies.files import MOST_ARRAYS, MOST_TEXT, FileError, read_file
 from topologies.full_size import FULL_SIZE
 from topologies.model import Fault, Network, NetworkError
 from topologies.schema import form_faults
 from topologies.stages.base import Array
+from topologies.yaml_text import read_yaml
 from topologies.zoo.entry import Entry
 
 __all__ = [
@@ -42,18 +43,6 @@ class NetworkNotFound(SpikeRouterError, LookupError):
     retryable: ClassVar[bool] = False
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML without duplicate keys, of which the last would win without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            at = node.start_mark
-            raise yaml.MarkedYAMLError(problem=f"{', '.join(twice)} stands twice", problem_mark=at)
-        return super().construct_mapping(node, deep)
-
-
 def zoo_networks() -> tuple[str, ...]:
     """The names of the networks that come with this package: those whose training left figures."""
     zoo = _zoo()
@@ -67,7 +56,7 @@ def zoo_entry(name: str) -> Entry:
     folder = _zoo() / name.replace("-", "_")
     if folder.name not in zoo_networks():
         raise NetworkNotFound(f"No network {name!r} in the zoo: legal are {_known()}.")
-    figures = json.loads((folder / _FIGURES).read_text(encoding="utf-8"))
+    figures = json.loads(read_file(folder / _FIGURES, MOST_TEXT))
     return Entry.of(folder.name, figures, folder.parent)
 
 
@@ -86,7 +75,7 @@ def find_network(name: str) -> Path:
     """
     inside = _zoo() / name.replace("-", "_") / _FILE
     for candidate in (inside, Path(name), Path(name) / _FILE):
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     raise NetworkNotFound(
         f"No network {name!r}: it is neither a file, nor a folder with a {_FILE}, nor a name in "
@@ -105,11 +94,15 @@ def load_network(name: str | Path) -> Network:
 
 
 def load_samples(path: Path) -> dict[str, Array]:
-    """The arrays of a file of samples: safetensors, or npz. See `topologies.trials`."""
-    if path.suffix != ".npz":
-        return load_file(path)
-    with np.load(path) as arrays:
-        return dict(arrays)
+    """The arrays of a file of samples: safetensors, or npz. See `topologies.trials`.
+
+    Raises FileError for what is no file that can be read, or holds none.
+    """
+    read = npz_arrays if path.suffix == ".npz" else safetensors_arrays
+    try:
+        return read(read_file(path, MOST_ARRAYS))
+    except ArraysError as error:
+        raise FileError(f"{path} cannot be read: {error}") from error
 
 
 def samples_of(name: str) -> Path | None:
@@ -149,7 +142,9 @@ def _read(path: Path) -> Network:
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        document = read_yaml(read_file(path, MOST_TEXT).decode("utf-8"))
+    except FileError as error:
+        raise NetworkError([Fault("", str(error))], path.name) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise NetworkError([Fault("", f"this is no YAML: {error}")], path.name) from error
     if not isinstance(document, dict):
@@ -162,12 +157,32 @@ def _read_weights(path: Path, document: Mapping[str, Any]) -> dict[str, Array]:
     if not needs_weights(document):
         return {}
     name = document.get("weights", "weights.safetensors")
-    file = path.parent / name
-    if Path(name).name != name:
+    if Path(name).name != name or not _is_beside(path, name):
         fault = Fault("weights", f"{name!r} is not beside the network file: legal is a file name.")
         raise NetworkError([fault], document["name"])
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
+        return safetensors_arrays(read_file(path.parent / name, MOST_ARRAYS))
+    except (FileError, ArraysError) as error:
         fault = Fault("weights", f"cannot read {name!r} as safetensors: {error}")
         raise NetworkError([fault], document["name"]) from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; no name that a system could not take names one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_beside(path: Path, name: str) -> bool:
+    """Whether a link leads, if it is one, to where the network file is or what that links to.
+
+    A folder that was sent by somebody names no file outside of it.
+    """
+    try:
+        folders = {Path(os.path.realpath(place)) for place in (path.parent, path)}
+        real = Path(os.path.realpath(path.parent / name))
+    except (OSError, ValueError):
+        return True  # there is no such file: reading it says so
+    return real.parent in {folder if folder.is_dir() else folder.parent for folder in folders}

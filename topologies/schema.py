@@ -1,19 +1,38 @@
 """Check the form of a network file against network.schema.json, all faults at once. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from topologies.model import Fault
 
 __all__ = ["form_faults"]
 
 
+def _is_integer(checker: object, value: object) -> bool:
+    """Of JSON Schema 2.0 is an integer as well, and 1e308: no count of steps, and no size."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(checker: object, value: object) -> bool:
+    return _is_integer(checker, value) or (isinstance(value, float) and isfinite(value))
+
+
+_Validator = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)
+
+
 def form_faults(document: object, schema: Mapping[str, Any]) -> tuple[Fault, ...]:
     """What is wrong with the form of a document, in the order of the document."""
-    errors = Draft202012Validator(schema).iter_errors(document)
+    errors = _Validator(schema).iter_errors(document)
     faults = {(tuple(map(str, e.absolute_path)), f) for e in errors for f in _faults(e, document)}
     return tuple(fault for _, fault in sorted(faults, key=lambda x: (x[0], str(x[1]))))
 

@@ -88,15 +88,33 @@ def trial_of(arrays: Mapping[str, Array], spec: InputSpec) -> Trial:
         raise TrialError(
             f"Samples have one of the arrays {', '.join(_FORMS)}; these are {', '.join(arrays)}."
         )
-    return _FORMS[form](arrays, spec)
+    found = _FORMS[form](arrays, spec)
+    if not found.streams or not all(stream.size for stream in found.streams):
+        raise TrialError("There are no samples, or some are empty.")
+    if not all(_is_legal(stream, spec) for stream in found.streams):
+        raise TrialError(
+            f"Samples have values that are not legal for the input: legal are {spec.low:g} to "
+            f"{spec.high:g}."
+        )
+    return found
 
 
-def _labels(arrays: Mapping[str, Array]) -> Array | None:
-    return arrays["labels"][:, None] if "labels" in arrays else None
+def _is_legal(stream: Array, spec: InputSpec) -> bool:
+    return bool((stream >= spec.low).all() and (stream <= spec.high).all())  # not of NaN
+
+
+def _labels(arrays: Mapping[str, Array], n: int) -> Array | None:
+    """(n, 1), if there are any. Raises TrialError unless there is one for each."""
+    if "labels" not in arrays:
+        return None
+    labels = arrays["labels"]
+    if labels.shape != (n,):
+        raise TrialError(f"{n} samples have labels of shape {labels.shape}: legal is ({n},).")
+    return labels[:, None]
 
 
 def _images(arrays: Mapping[str, Array], spec: InputSpec) -> Trial:
-    images = arrays["images"]
+    images = np.atleast_1d(arrays["images"])
     n_values = int(np.prod(spec.shape))
     per_image = images.size // max(1, len(images))
     if per_image % n_values or not per_image or (per_image > n_values and not _is_steps(spec)):
@@ -105,7 +123,7 @@ def _images(arrays: Mapping[str, Array], spec: InputSpec) -> Trial:
             f" with the encoder {spec.encoder}."
         )
     streams = tuple(images.reshape(len(images), -1, *spec.shape))
-    return Trial(streams, _labels(arrays))
+    return Trial(streams, _labels(arrays, len(streams)))
 
 
 def _is_steps(spec: InputSpec) -> bool:
@@ -113,17 +131,29 @@ def _is_steps(spec: InputSpec) -> bool:
 
 
 def _sequences(arrays: Mapping[str, Array], spec: InputSpec) -> Trial:
-    streams = tuple(row[~np.isnan(row[:, 0])] for row in arrays["sequences"])
-    return Trial(streams, _labels(arrays))
+    sequences = arrays["sequences"]
+    if sequences.ndim < 3 or sequences.shape[2:] != spec.shape:
+        raise TrialError(
+            f"Sequences of shape {sequences.shape} are not (samples, steps, *{spec.shape})."
+        )
+    first = sequences.reshape(*sequences.shape[:2], -1)[:, :, 0]
+    streams = tuple(row[~np.isnan(of)] for row, of in zip(sequences, first, strict=True))
+    return Trial(streams, _labels(arrays, len(streams)))
 
 
 def _graph(arrays: Mapping[str, Array], spec: InputSpec) -> Trial:
-    nodes = np.repeat(np.arange(len(arrays["y"])), np.diff(arrays["x_indptr"]))
     words = np.zeros(spec.shape, np.uint8)
-    words[arrays["x_indices"], nodes] = 1
+    try:
+        nodes = np.repeat(np.arange(len(arrays["y"])), np.diff(arrays["x_indptr"]))
+        words[arrays["x_indices"], nodes] = 1
+        test = arrays["test_index"].astype(np.int64)
+        labels = arrays["y"][test][None]
+    except (LookupError, TypeError, ValueError) as error:
+        raise TrialError(
+            f"The arrays are no graph for an input of {spec.shape}: {error}"
+        ) from error
     steps = np.broadcast_to(words, (spec.n_steps or 1, *words.shape))
-    test = arrays["test_index"].astype(np.int64)
-    return Trial((steps,), arrays["y"][test][None], test)
+    return Trial((steps,), labels, test)
 
 
 _FORMS: Mapping[str, Callable[[Mapping[str, Array], InputSpec], Trial]] = {

@@ -40,6 +40,8 @@ from router.store.calls import Call, Claimed, Info, TaskId, blame
 from router.store.calls import TaskSpec as StoredSpec
 from router.store.errors import StoreError, StoreUnavailable
 from router.store.redis import RedisStore
+from router.strays import DETAIL as STRAYS
+from router.strays import details_of
 from router.wire import clip_text
 from topologies.compiled import CompiledNetwork, Group, Operator
 from topologies.errors import SpikeRouterError
@@ -69,6 +71,7 @@ from workers.reading import LogReplacedError, Record
 from workers.shelf import KernelShelf
 from workers.snapshot import NEWEST, Stored
 from workers.spec import TaskSpec, ingest_spec, kernels_wanted, task_spec
+from workers.strays import StrayWatch
 from workers.task import Task
 from workers.tenancy import TenancyLostError, stored_of
 from workers.tenant import Feed, Halt, Limits, Tenant
@@ -83,6 +86,7 @@ _REPORT_S: Final = 0.25
 _LEASE_PACE_S: Final = 0.02
 _WATCH_S: Final = 1.0
 _REREAD_TURNS: Final = 10  # of watching: then every manifest is read again
+_STRAYS_S: Final = 5.0
 _HEAR_S: Final = 60.0  # then the channel is opened anew: nothing tells that it went dead
 _HAND_OVER_S: Final = 5.0
 _COLD_S: Final = 10.0  # a worker that is to host very much may take longer to get warm
@@ -147,6 +151,7 @@ class Host:
         self._artifacts = artifacts
         self._cache = None if cache is None else ArtifactCache(artifacts, cache)
         self._shelf = KernelShelf(self._cache or artifacts, self._admit, settings.warm_bytes)
+        self._strays = StrayWatch(bus, settings.partitions)
         self._stopping = asyncio.Event()
         self._children = Children(self._stopping)
         self._rousing = asyncio.Event()
@@ -164,7 +169,10 @@ class Host:
         """Serve until `stop` is called and everything is handed over."""
         async with self._group:
             lease = self._group.create_task(self._always(self._lease))
-            loops = (self._fetch, self._report, self._watch, self._warm, self._hear)
+            loops = (
+                *(self._fetch, self._report, self._watch, self._warm, self._hear),
+                self._look_for_strays,
+            )
             helpers = [self._group.create_task(self._always(loop)) for loop in loops]
             await lease
             for helper in helpers:
@@ -546,6 +554,7 @@ class Host:
             frame_bytes=settings.max_record_bytes,
             max_streams=settings.max_streams,
             stream_idle_s=settings.stream_idle_s,
+            n_partitions=settings.partitions,
         )
 
     async def _position(self, hosted: Hosted) -> None:
@@ -812,6 +821,20 @@ class Host:
                 hosted.wake()
         self._assignment_changed = True
 
+    async def _look_for_strays(self) -> None:
+        """Tell of input in partitions that are not deployed: nobody else would ever see it."""
+        while True:
+            await asyncio.sleep(_STRAYS_S)
+            tenants = [r.hosted.tenant for r in self._running.values()]
+            ingests = [t.spec for t in tenants if isinstance(t, Ingest)]
+            try:
+                news = await self._strays.look(s.in_topic for s in ingests if s.partition == 0)
+            except BusError as error:
+                _log.debug("partitions that are not deployed are not looked into: %s", error)
+                continue
+            for stray in news:
+                _log.warning("%s", stray.sentence())
+
     # ---- status -------------------------------------------------------------------------------
 
     @property
@@ -840,6 +863,7 @@ class Host:
         details["counts"] = json.dumps(totals)
         faults = sorted(self._bus.faults.items())
         details["places"] = json.dumps([[*place, why] for place, why in faults[:_MOST_PLACES]])
+        details[STRAYS] = details_of(self._strays.found.values())
         details["recoveries"] = json.dumps(self._recoveries)
         return details
 

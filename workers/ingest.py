@@ -16,7 +16,7 @@ from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
 from router.seals import UNSEALED, Keyring, Trust, key_id
-from router.topics import DEAD_LETTER, out_topic, spikes_topic
+from router.topics import DEAD_LETTER, out_topic, partition_of, spikes_topic
 from router.wire import Batch, Kind, StreamId, WireError, clip_text, decode_frame
 from workers.commits import Commits
 from workers.early import Early
@@ -433,6 +433,7 @@ class Ingest:
         for network, level in self._early.levels(flow.number, networks):
             flow.confirm(network, level)
         self._sequence(flow, data)
+        self._count_partitioner(data)
         self._flows[flow.number] = flow
         self._open_numbers.add(flow.number)
         self._early.began(flow.number)
@@ -444,6 +445,15 @@ class Ingest:
             self._convict(flow, error)
         if not networks <= self.spec.networks:  # a replay numbers streams of removed networks too
             self._leave(flow, networks - self.spec.networks)
+
+    def _count_partitioner(self, data: Data) -> None:
+        """Legal, if all records of the stream come here: nobody who looks at one partition can say.
+
+        A request is one record, and cannot be torn.
+        """
+        n = self._limits.n_partitions
+        if n and not data.request and partition_of(data.name, n) != self.spec.partition:
+            self.counts["foreign_partitioner_streams_total"] += 1
 
     def _sequence(self, flow: Flow, data: Data) -> None:
         """Apply a record in the order of the producer's own numbers, where it gives them."""

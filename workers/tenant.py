@@ -41,7 +41,7 @@ class Limits:
     `frame_bytes`: what a record holds at most (PROTOCOL 12). `max_streams`: streams of an input's
     partition that may be open at once, in an era that begins here (32). `stream_idle_s`: how long
     an open stream may say nothing (33). None is unbounded. `over_s`: the time between two tellings
-    of which streams are over (7).
+    of which streams are over (7). `n_partitions`: of every topic; 0: not known.
     """
 
     max_batch: int = 64
@@ -55,6 +55,7 @@ class Limits:
     max_streams: int | None = 65_536
     stream_idle_s: float | None = 3600.0
     over_s: float = 30.0
+    n_partitions: int = 0
 
 
 class Tenant(Protocol):

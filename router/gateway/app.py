@@ -4,9 +4,11 @@ It holds no state that another gateway would need, so any number run side by sid
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final, Literal
 
@@ -22,9 +24,10 @@ from starlette.types import Message, Receive, Scope, Send
 from router.admin import create_topics
 from router.client import Publisher, ResultReader, reachable
 from router.gateway import docs
+from router.gateway.bodies import Body, Unread
 from router.gateway.errors import (
     BadRequest,
-    BodyTooLarge,
+    NotAlive,
     NotReady,
     TooBusy,
     UnknownEncoding,
@@ -76,6 +79,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
             app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     app.add_api_route("/docs", docs_page, include_in_schema=False)
     app.add_api_route("/", to_docs, include_in_schema=False)
+    app.add_middleware(Unread)
     app.add_middleware(Timed, metrics=metrics)
     return app
 
@@ -104,6 +108,7 @@ class _App(FastAPI):
         return document
 
 
+@cache
 def _version() -> str:
     try:
         return version("spikerouter")
@@ -112,7 +117,7 @@ def _version() -> str:
 
 
 def _lifespan(settings: Settings, given: Services | None, metrics: Metrics) -> Lifespan:
-    """Open what the gateway stands on, and watch how far ingest has read."""
+    """Open what the gateway stands on, and keep its loops going."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -124,14 +129,20 @@ def _lifespan(settings: Settings, given: Services | None, metrics: Metrics) -> L
                     app.state.refused = str(error)
                     raise
                 app.state.gateway = Gateway(settings, services, metrics)
-            watching = asyncio.create_task(app.state.gateway.watch_backlog())
-            try:
-                yield
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+            await asyncio.to_thread(_warm, app)
+            await stack.enter_async_context(app.state.gateway.watching())
+            yield
 
     return lifespan
+
+
+def _warm(app: FastAPI) -> None:
+    """Do what the first requests would wait for: it would hold the event loop."""
+    import_module("anyio._backends._asyncio")
+    app.openapi()
+    docs.page(())
+    gc.collect()
+    gc.freeze()  # looking through all that was imported takes a tenth of a second, each time
 
 
 async def _open(settings: Settings, stack: AsyncExitStack) -> Services:
@@ -157,22 +168,14 @@ def _gateway(request: Request) -> Gateway:
     return gateway
 
 
-async def _body(request: Request) -> bytes:
-    """The body; raises BodyTooLarge before more than the limit is held."""
+def _body(request: Request) -> Body:
+    """The body, unread. Raises UnknownEncoding."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise UnknownEncoding(f"The body is encoded as {encoding[:60]!r}; legal is none.")
-    limit = _gateway(request).settings.max_body_bytes
-    declared = request.headers.get("content-length", "0")
-    too_large = BodyTooLarge(f"The body is too large; the most are {limit} bytes.")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
+    declared = request.headers.get("content-length", "")
+    length = int(declared) if declared.isdecimal() and len(declared) < 20 else None
+    return _gateway(request).body(request.stream(), length)
 
 
 def _json(content: object, code: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -187,12 +190,13 @@ async def server_metadata(request: Request) -> Response:
 
 
 async def live(request: Request) -> Response:
+    _gateway(request).check_live()
     return _json({"live": True})
 
 
 async def ready(request: Request) -> Response:
-    await _gateway(request).check_ready()
-    return _json({"ready": True})
+    warnings = await _gateway(request).check_ready()
+    return _json({"ready": True, **({"warnings": warnings} if warnings else {})})
 
 
 async def model_metadata(request: Request, model: str) -> Response:
@@ -207,11 +211,13 @@ async def model_ready(request: Request, model: str) -> Response:
 async def infer(request: Request, model: str) -> Response:
     if "inference-header-content-length" in request.headers:
         raise BadRequest("Tensors in binary are not supported; send `data` as JSON.")
-    return Response(await _gateway(request).infer(model, await _body(request)), media_type=_JSON)
+    with _body(request) as body:
+        return Response(await _gateway(request).infer(model, body), media_type=_JSON)
 
 
 async def post_events(request: Request, network: str, stream: str) -> Response:
-    position = await _gateway(request).post_events(network, stream, await _body(request))
+    with _body(request) as body:
+        position = await _gateway(request).post_events(network, stream, body)
     return _json({"network": network, "stream": stream, **position._asdict()}, 202)
 
 
@@ -253,7 +259,7 @@ async def to_docs(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    return Response(_gateway(request).metrics.text(), media_type=CONTENT_TYPE)
+    return Response(await _gateway(request).metrics.written(), media_type=CONTENT_TYPE)
 
 
 _ROUTES: Final[tuple[tuple[str, str, Callable[..., Any]], ...]] = (
@@ -279,6 +285,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, NotReady):
         content = {**content, "ready": False, "reasons": list(error.reasons)}
+    if isinstance(error, NotAlive):
+        content = {**content, "live": False}
     return _json(content, status_of(error), headers)
 
 

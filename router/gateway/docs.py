@@ -82,6 +82,7 @@ def _body(**content: object) -> dict[str, Any]:
 _MEANINGS: Final = {
     400: "The request says nothing legal; the sentence tells what was.",
     404: "No network of this name is deployed.",
+    408: "The body did not come in time.",
     409: "The id was used for another request lately, or the stream has ended.",
     410: "These emissions were not read or are no longer kept.",
     413: "The body, or a record of it, is too large.",
@@ -104,7 +105,7 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
     "live": {
         "summary": "Whether this process answers",
         "tags": ["Health"],
-        "responses": _answer({"live": True}, "It does."),
+        "responses": {**_answer({"live": True}, "It does."), **_errors(503)},
     },
     "ready": {
         "summary": "Whether requests will be served: Kafka, store, and an owner for every task",
@@ -132,7 +133,7 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
         "tags": ["Open Inference Protocol"],
         "responses": {
             **_answer(_INFERRED, "The results, in the order of the samples."),
-            **_errors(400, 404, 409, 413, 415, 429, 500, 503, 504),
+            **_errors(400, 404, 408, 409, 413, 415, 429, 500, 503, 504),
         },
         "openapi_extra": _body(example=_INFER),
     },
@@ -154,7 +155,7 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
                     }
                 },
             },
-            **_errors(400, 404, 409, 413, 415, 429, 503),
+            **_errors(400, 404, 408, 409, 413, 415, 429, 503),
         },
         "openapi_extra": _body(examples=_EVENTS),
     },

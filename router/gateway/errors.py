@@ -19,9 +19,11 @@ from topologies.errors import SpikeRouterError
 __all__ = [
     "BadRequest",
     "BodyTooLarge",
+    "BodyTooSlow",
     "Conflict",
     "GatewayError",
     "MisfitResult",
+    "NotAlive",
     "NotReady",
     "TooBusy",
     "UnknownEncoding",
@@ -48,6 +50,10 @@ class Conflict(GatewayError):
 
 class BodyTooLarge(GatewayError, ValueError):
     """The body of the request is too large."""
+
+
+class BodyTooSlow(GatewayError, TimeoutError):
+    """The body of the request did not come in time."""
 
 
 class UnknownEncoding(GatewayError, ValueError):
@@ -78,6 +84,10 @@ class NotReady(GatewayError):
         self.reasons = reasons
 
 
+class NotAlive(GatewayError):
+    """Something of this process has ended for good: a new one has to take its place."""
+
+
 # The first class that fits decides.
 _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (BadRequest, 400),
@@ -85,6 +95,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (TopicError, 400),
     (RecordRefused, 400),
     (UnknownNetwork, 404),
+    (BodyTooSlow, 408),
     (Conflict, 409),
     (ResultsLost, 410),
     (BodyTooLarge, 413),
@@ -93,6 +104,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (TooBusy, 429),
     (StreamFailed, 500),
     (NotReady, 503),
+    (NotAlive, 503),
     (PublishFailed, 503),
     (ReaderFailed, 503),
     (StoreUnavailable, 503),

@@ -9,7 +9,7 @@ the same id can never be answered with it.
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,18 +19,31 @@ from numpy.typing import NDArray
 
 from router.gateway.errors import BadRequest, MisfitResult
 from router.gateway.networks import ServedNetwork, datatypes_of
+from router.numbers import Cut, Span, Work, cut, flat_lists, shape_of
 from router.payload import pack
 from router.records import SPIKES, Data
 from router.results import MARK, Result
 
-__all__ = ["ID_BYTES", "REQUEST_NAME", "InferRequest", "parse_json", "parse_request", "respond"]
+__all__ = [
+    "ID_BYTES",
+    "MAX_REST",
+    "REQUEST_NAME",
+    "InferRequest",
+    "cut_json",
+    "parse_request",
+    "respond",
+]
 
 ID_BYTES: Final = 150  # of an id in UTF-8; mark, digest and number of the sample come after it
+MAX_REST: Final = 16 * 1024  # bytes of a body beside its list of numbers
+_SHORT: Final = 4096  # bytes of a body that is read as a whole
 MAX_STEPS: Final = 100_000  # of one request with events
 REQUEST_NAME: Final = re.compile(MARK + r"[0-9a-f]{16}(\.\d+)?$")
 _OUTPUTS: Final = ("output", "class")
 _IGNORED: Final = frozenset({"binary_data", "binary_data_output", "classification"})
+_NUMBERS: Final[Mapping[str, set[type]]] = {"FP32": {int, float}}
 _U64: Final = 2**64 - 1
+_SLICE: Final = 1024 * 1024  # bytes of values in one slice of work
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +62,45 @@ class InferRequest:
         return sum(len(sample.payload or b"") for sample in self.samples)
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
-    """The JSON object of a body; raises BadRequest. NaN and infinity are not JSON."""
+def cut_json(body: bytes) -> Work[tuple[Cut, dict[str, Any]]]:
+    """The JSON object of a body, names in place of its lists of numbers; raises BadRequest.
+
+    NaN and infinity are not JSON.
+    """
+    parts = (yield from cut(body, MAX_REST)) if len(body) > _SHORT else Cut(body, {})
+    if len(parts.rest) > MAX_REST:
+        raise BadRequest(
+            f"The body has {len(parts.rest)} bytes beside a list of numbers as `data` or `events`; "
+            f"the most are {MAX_REST}."
+        )
     try:
-        content = orjson.loads(body)
+        content = orjson.loads(parts.rest)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise BadRequest("The body is not a JSON object; legal is {...}.")
-    return content
+    yield
+    return parts, content
 
 
-def parse_request(body: bytes, network: ServedNetwork, unnamed: str) -> InferRequest:
+def parse_request(
+    body: bytes, network: ServedNetwork, unnamed: str, most_samples: int
+) -> Work[InferRequest]:
     """Read an inference request; `unnamed` is the unique name that it gets if it has no id.
 
     Raises BadRequest with what was legal.
     """
-    content = parse_json(body)
+    parts, content = yield from cut_json(body)
     _only(content, {"id", "inputs", "outputs", "parameters"}, "The request")
     given_id = _id(content.get("id", ""))
     seed, timeout_s = _parameters(content.get("parameters", {}))
-    datatype, values = _tensor(content.get("inputs"), network)
     outputs = _outputs(content.get("outputs"))
-    digest = _digest(network.name, seed, datatype, values)
+    datatype, values = yield from _tensor(content.get("inputs"), network, parts, most_samples)
+    digest = yield from _digest(network.name, seed, datatype, values)
     stem = f"{given_id}{MARK}{digest}" if given_id else unnamed
     names = [stem] if len(values) == 1 else [f"{stem}.{index}" for index in range(len(values))]
-    return InferRequest(
-        given_id, digest, _samples(names, network, seed, values), outputs, timeout_s
-    )
+    samples = yield from _samples(names, network, seed, values)
+    return InferRequest(given_id, digest, samples, outputs, timeout_s)
 
 
 def _only(content: Mapping[str, Any], legal: set[str], what: str) -> None:
@@ -133,7 +157,9 @@ def _outputs(given: object) -> tuple[str, ...]:
     return tuple(name for name in _OUTPUTS if name in names)
 
 
-def _tensor(inputs: object, network: ServedNetwork) -> tuple[str, NDArray[Any]]:
+def _tensor(
+    inputs: object, network: ServedNetwork, parts: Cut, most_samples: int
+) -> Work[tuple[str, NDArray[Any]]]:
     """The datatype and the values (B, *shape), or (B, T, *shape) for events, of the one input."""
     name = network.input.name
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
@@ -149,13 +175,30 @@ def _tensor(inputs: object, network: ServedNetwork) -> tuple[str, NDArray[Any]]:
             f"The datatype is {_shown(datatype)}; legal for input {name!r} are {', '.join(legal)}."
         )
     shape = _shape(tensor.get("shape"), network)
-    flat = _numbers(tensor.get("data"), datatype, legal[datatype])
-    if flat.size != math.prod(shape):
+    sizes, lists = yield from _listed(tensor.get("data"), parts)
+    if sizes == (0,) or sizes is None:
+        raise _not_numbers(datatype)
+    n = math.prod(sizes)
+    if n != math.prod(shape):
+        raise BadRequest(f"`data` has {n} values; shape {list(shape)} has {math.prod(shape)}.")
+    if shape[0] > most_samples:
         raise BadRequest(
-            f"`data` has {flat.size} values; shape {list(shape)} has {math.prod(shape)}."
+            f"The batch has {shape[0]} samples; the most are {most_samples}: send several requests."
         )
-    _check_range(flat, network)
+    flat = yield from _numbers(lists, n, datatype, legal[datatype], network)
     return datatype, flat.reshape(shape)
+
+
+def _listed(
+    data: object, parts: Cut
+) -> Work[tuple[tuple[int, ...] | None, Iterable[list[Any] | None]]]:
+    """The sizes of nested lists, None unless nested evenly, and their values in parts."""
+    if isinstance(data, list) and list not in set(map(type, data)):
+        return (len(data),), (data,)
+    span = parts.within(data) or (Span.of(data) if isinstance(data, list) else None)
+    if span is None or span.stop - span.start == 2:
+        return None, ()
+    return (yield from shape_of(span)), flat_lists(span)
 
 
 def _shape(given: object, network: ServedNetwork) -> tuple[int, ...]:
@@ -183,76 +226,102 @@ def _sizes(given: object) -> str:
     return f"[{', '.join(map(_shown, given[:8]))}{', ...' if len(given) > 8 else ''}]"
 
 
-def _numbers(data: object, datatype: str, dtype: str) -> NDArray[Any]:
+def _not_numbers(datatype: str) -> BadRequest:
+    return BadRequest(
+        f"`data` is not a list of values of datatype {datatype}, flat or nested evenly."
+    )
+
+
+def _numbers(
+    lists: Iterable[list[Any] | None],
+    n: int,
+    datatype: str,
+    dtype: str,
+    network: ServedNetwork,
+) -> Work[NDArray[Any]]:
     """The values, flat, of the dtype; nested lists count as flat, as the protocol has it."""
-    kinds = {"BOOL": "b", "FP32": "iuf"}.get(datatype, "iu")
-    try:
-        values = np.asarray(data if isinstance(data, list) else None)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise BadRequest("`data` is not a list of numbers, flat or nested evenly.") from error
-    if not values.size or values.dtype.kind not in kinds or not _is_pure(data, datatype == "BOOL"):
-        raise BadRequest(
-            f"`data` is not a list of values of datatype {datatype}, flat or nested evenly."
-        )
-    if dtype in ("float32", "bool"):
-        with np.errstate(over="ignore"):
-            flat = values.reshape(-1).astype(np.dtype(dtype))
-        if dtype == "float32" and not np.isfinite(flat).all():
+    flat = np.empty(n, np.uint8 if dtype == "bool" else np.dtype(dtype))
+    done = 0
+    for items in lists:
+        if not items:
+            raise _not_numbers(datatype)
+        part = _values(items, datatype, dtype)
+        _check_range(part, done, network)
+        flat[done : done + len(part)] = part
+        done += len(part)
+        yield
+    if done != n:
+        raise _not_numbers(datatype)
+    return flat
+
+
+def _values(items: list[Any], datatype: str, dtype: str) -> NDArray[Any]:
+    """Some values. NumPy takes true for 1; JSON's booleans and numbers are different things."""
+    types = set(map(type, items))
+    if not types <= ({bool} if dtype == "bool" else _NUMBERS.get(datatype, {int})):
+        raise _not_numbers(datatype)
+    if dtype == "bool":
+        return np.array(items, np.uint8)
+    if dtype == "float32":
+        try:
+            with np.errstate(over="ignore"):
+                values = np.array(items, np.float64).astype(np.float32)
+        except OverflowError:
+            values = np.array([np.inf], np.float32)
+        if not np.isfinite(values).all():
             raise BadRequest("`data` has a value beyond the range of FP32.")
-        return flat.astype(np.uint8) if dtype == "bool" else flat
+        return values
     limits = np.iinfo(dtype)
-    if values.min() < limits.min or values.max() > limits.max:
+    if min(items) < limits.min or max(items) > limits.max:
         raise BadRequest(f"`data` has a value beyond the range of {datatype}.")
-    return values.reshape(-1).astype(dtype)
+    return np.array(items, np.dtype(dtype))
 
 
-def _is_pure(data: object, want_bool: bool) -> bool:
-    """NumPy takes true for 1 beside numbers; JSON's booleans and numbers are different things."""
-    stack: list[Any] = [data]
-    while stack:
-        item = stack.pop()
-        if item and isinstance(item[0], list):
-            stack.extend(item)
-        elif (bool in (types := set(map(type, item)))) != want_bool or (
-            want_bool and len(types) > 1
-        ):
-            return False
-    return True
-
-
-def _check_range(flat: NDArray[Any], network: ServedNetwork) -> None:
+def _check_range(part: NDArray[Any], first: int, network: ServedNetwork) -> None:
+    """Refuse values of `data` beyond the declared range; those given begin at index `first`."""
     spec = network.input
-    bad = (flat < spec.low) | (flat > spec.high)
+    bad = (part < spec.low) | (part > spec.high)
     if bad.any():
         at = int(np.argmax(bad))
         raise BadRequest(
-            f"Value {flat[at]} at index {at} of `data` is outside the declared range, "
+            f"Value {part[at]} at index {first + at} of `data` is outside the declared range, "
             f"{spec.low:g} to {spec.high:g}."
         )
 
 
-def _digest(network: str, seed: int, datatype: str, values: NDArray[Any]) -> str:
-    head = repr((network, seed, datatype, values.shape)).encode()
-    return hashlib.blake2b(head + values.tobytes(), digest_size=8).hexdigest()
+def _digest(network: str, seed: int, datatype: str, values: NDArray[Any]) -> Work[str]:
+    whole = hashlib.blake2b(repr((network, seed, datatype, values.shape)).encode(), digest_size=8)
+    content = values.reshape(-1).view(np.uint8).data
+    for start in range(0, len(content), _SLICE):
+        whole.update(content[start : start + _SLICE])
+        yield
+    return whole.hexdigest()
 
 
 def _samples(
     names: Sequence[str], network: ServedNetwork, seed: int, values: NDArray[Any]
-) -> tuple[Data, ...]:
+) -> Work[tuple[Data, ...]]:
     """One whole request per sample. Every sample has the seed itself, wherever in a batch."""
     networks, spec = (network.name,), network.input
-    if network.takes_events:
-        steps = values.shape[1]
-        packed = pack(values.reshape(len(names), steps, -1), int(spec.low), int(spec.high))
-        return tuple(
-            Data(name, networks, seed, True, payload, dtype=SPIKES, steps=steps)
-            for name, payload in zip(names, packed, strict=True)
-        )
-    wire = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    return tuple(
-        Data(name, networks, seed, True, sample.tobytes(), values.dtype.name, spec.shape)
-        for name, sample in zip(names, wire, strict=True)
-    )
+    samples: list[Data] = []
+    at_once = max(1, _SLICE * len(names) // values.nbytes)
+    for first in range(0, len(names), min(64, at_once)):
+        some = values[first : first + min(64, at_once)]
+        if network.takes_events:
+            cells = some.reshape(*some.shape[:2], -1)
+            packed = pack(cells, int(spec.low), int(spec.high))
+            samples += [
+                Data(name, networks, seed, True, payload, dtype=SPIKES, steps=values.shape[1])
+                for name, payload in zip(names[first:], packed, strict=False)
+            ]
+        else:
+            wire = some.astype(some.dtype.newbyteorder("<"), copy=False)
+            samples += [
+                Data(name, networks, seed, True, each.tobytes(), values.dtype.name, spec.shape)
+                for name, each in zip(names[first:], wire, strict=False)
+            ]
+        yield
+    return tuple(samples)
 
 
 def respond(request: InferRequest, network: ServedNetwork, results: Sequence[Result]) -> bytes:

@@ -2,8 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,33 +21,36 @@ from router.client import (
 )
 from router.gateway.admission import Admission
 from router.gateway.backlog import Backlog
-from router.gateway.errors import BadRequest, Conflict, NotReady
+from router.gateway.bodies import Body, BodyRoom
+from router.gateway.errors import Conflict, NotAlive, NotReady
 from router.gateway.inference import REQUEST_NAME, InferRequest, parse_request, respond
 from router.gateway.metrics import Metrics
 from router.gateway.networks import Directory, ServedNetwork, Store
 from router.gateway.streams import (
-    MOST_EMISSIONS,
+    a_page_of,
     check_stream_name,
     emission_json,
     json_line,
     page,
     parse_events,
 )
+from router.loops import Keeper, LoopLag, Slices, Turn
 from router.records import Data
 from router.results import MARK, Emission, Result, Stream
 from router.settings import Settings
 from router.status import is_served, why_unhosted
 from router.store.calls import StatusReply, TaskStatus, unhosted
 from router.store.errors import StoreError
+from router.strays import strays_of
 from topologies.errors import SpikeRouterError
 
 __all__ = ["Gateway", "Services"]
 
-MAX_SAMPLES: Final = 1024  # in flight at once
-_MAX_BYTES: Final = 64 * 1024 * 1024  # in flight at once, if the broker keeps everything
-_LONG_BODY: Final = 100_000  # bytes; a longer one is parsed on a thread
+_MAX_BYTES: Final = 64 * 1024 * 1024  # in flight at once: they are in memory
 _DUPLICATE: Final = "duplicate_stream"
 _STATUS_S: Final = 0.5  # between two looks at how far ingest has read
+_STARTED_AT_ONCE: Final = 32  # samples of a batch; others get their turn in between
+_TURN_S: Final = 0.005  # of sending lines that are at hand
 _RECORD_BYTES: Final = 200  # of a record beside its payload, about
 
 
@@ -70,12 +73,22 @@ class Gateway:
         self._services = services
         self._directory = Directory(services.store, services.reader.follow)
         unread = None if settings.retention_bytes is None else settings.retention_bytes // 2
-        self.admission = Admission(MAX_SAMPLES, unread or _MAX_BYTES)
+        self.admission = Admission(settings.max_samples, min(unread or _MAX_BYTES, _MAX_BYTES))
+        self.bodies = BodyRoom(settings.max_bodies_bytes)
         self.backlog = Backlog(unread)
+        self._slices = Slices()
+        self.lag = LoopLag()
+        self._own_keepers = (
+            Keeper("watches how far input is read", self.watch_backlog),
+            Keeper("watches the event loop", self._watch_loop),
+        )
+        self.keepers = (services.reader.keeper, *self._own_keepers)
         self._ids: dict[tuple[str, str], list[str]] = {}
         reader, publisher = services.reader, services.publisher
         self.metrics.watch("spikerouter_results", "What results were read.", reader.counters)
         self.metrics.watch("spikerouter_published", "Records sent.", publisher.counters)
+        self.metrics.watch("spikerouter_gateway", "What had to be begun again.", self._restarts)
+        self.metrics.loop_longest.set_function(lambda: self.lag.longest_held)
         self.metrics.in_flight.set_function(lambda: self.admission.samples)
 
     def now(self) -> float:
@@ -94,23 +107,33 @@ class Gateway:
         except StoreError:
             return ()
 
+    def _restarts(self) -> Mapping[str, int]:
+        return {"loop_restarts": sum(keeper.n_restarts for keeper in self.keepers)}
+
+    async def _watch_loop(self) -> None:
+        """Until cancelled: measure how long the event loop is held."""
+        while True:
+            lag, held = await self.lag.measure()
+            self.metrics.loop_lag.observe(lag)
+            self.metrics.loop_held.observe(held)
+
     # Requests
 
-    async def infer(self, name: str, body: bytes) -> bytes:
-        """Answer an inference request: the JSON response."""
+    def body(self, chunks: AsyncIterator[bytes], declared: int | None) -> Body:
+        """The body of a request, to be read as these settings allow."""
+        settings = self.settings
+        return Body(self.bodies, chunks, declared, settings.max_body_bytes, settings.body_timeout_s)
+
+    async def infer(self, name: str, body: Body) -> bytes:
+        """Answer an inference request: the JSON response. Refuses before it reads."""
         self.admission.check_room(self.now())
+        body.check()
         network = await self.network(name)
-        unnamed = uuid.uuid4().hex
-        if len(body) > _LONG_BODY:
-            asked = await asyncio.to_thread(parse_request, body, network, unnamed)
-        else:
-            asked = parse_request(body, network, unnamed)
+        asked = await self._slices.run(
+            parse_request(await body.read(), network, uuid.uuid4().hex, self.admission.max_samples)
+        )
+        body.forget()
         n, n_bytes = len(asked.samples), asked.n_bytes + _RECORD_BYTES * len(asked.samples)
-        if n > self.admission.max_samples:
-            raise BadRequest(
-                f"The batch has {n} samples; the most are {self.admission.max_samples}: send "
-                "several requests."
-            )
         limit = Deadline.after(self.settings.request_timeout_s)
         if asked.timeout_s is not None:
             limit = limit.sooner(asked.timeout_s)
@@ -154,7 +177,11 @@ class Gateway:
             return [await self._one(network, sample, limit) for sample in samples]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(network, sample, limit)) for sample in samples]
+                tasks: list[asyncio.Task[Result]] = []
+                for sample in samples:
+                    tasks.append(group.create_task(self._one(network, sample, limit)))
+                    if len(tasks) % _STARTED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
@@ -184,18 +211,24 @@ class Gateway:
 
     # Streams
 
-    async def post_events(self, name: str, stream: str, body: bytes) -> Position:
+    async def post_events(self, name: str, stream: str, body: Body) -> Position:
         """Append to a stream; where its record lies once it is acknowledged."""
+        self.admission.check_room(self.now())
+        body.check()
         network = await self.network(name)
-        record = parse_events(body, network, stream)
-        self.admission.check(0, len(body), self.now())
+        record = await self._slices.run(
+            parse_events(await body.read(), network, stream, self.settings.max_record_bytes)
+        )
+        body.forget()
+        n_bytes = _RECORD_BYTES + len(record.payload or b"") + 16 * len(record.events or ())
+        self.admission.check(0, n_bytes, self.now())
         publisher = self._services.publisher
         partition = partition_of(stream, publisher.n_partitions)
         known = self._services.reader.peek(network.name, stream, partition)
         if known is not None and known.final and record.seq is None:  # with one, it may be a repeat
             raise Conflict(f"Stream {stream!r} has ended; open a new one under another name.")
-        self._check_backlog(network, partition, len(body))
-        with self.admission.hold(0, len(body)):
+        self._check_backlog(network, partition, n_bytes - _RECORD_BYTES)
+        with self.admission.hold(0, n_bytes):
             written = await publisher.publish(network.input.name, record, partition)
             return await written
 
@@ -241,12 +274,16 @@ class Gateway:
         partition: int | None,
     ) -> AsyncIterator[bytes]:
         last: dict[str, object] = {"end": True, "error": None}
+        turn = Turn(_TURN_S)
+        turn.begin()
         try:
             async for emission in self._services.reader.results(
                 stream, limit, network=network.name, partition=partition, start=start
             ):
                 start = emission.index + 1
                 yield json_line(emission_json(emission))
+                if turn.is_over:
+                    await turn.end()
         except ResultTimeout:
             last = {"end": False, "error": None}
         except StreamFailed as error:
@@ -261,21 +298,32 @@ class Gateway:
         known = self._services.reader.peek(network.name, stream, partition)
         if known is None:
             return None, []
-        emissions = known.emissions(start)
-        return known, [each for each, _ in zip(emissions, range(MOST_EMISSIONS), strict=False)]
+        places = self._services.reader.partitions(network.name, stream)
+        if partition is None and len(places) > 1:
+            raise Conflict(
+                f"Stream {stream!r} is in partitions {', '.join(map(str, places))}: a producer sent"
+                " its records to several. Each is a stream of its own: ask with ?partition=."
+            )
+        return known, a_page_of(known.emissions(start))
 
     # Health
 
-    async def check_ready(self, name: str | None = None) -> None:
-        """Raises NotReady with all reasons why this gateway, or one network, is not served."""
+    async def check_ready(self, name: str | None = None) -> tuple[str, ...]:
+        """Sentences on what is amiss though all is served, such as input that nobody reads.
+
+        Raises NotReady with all reasons why this gateway, or one network, is not served.
+        """
         network = None if name is None else await self.network(name)
         reasons: list[str] = []
+        replies: list[StatusReply] = []
         if not await self._services.kafka_answers():
             reasons.append(f"Kafka does not answer at {self.settings.kafka}.")
         try:
             self._services.reader.check_reading()
         except ReaderFailed as error:
             reasons.append(str(error))
+        else:
+            reasons += [keeper.trouble for keeper in self.keepers if keeper.trouble]
         try:
             replies, lost = await self._replies(), await self._directory.lost()
         except StoreError as error:
@@ -287,6 +335,25 @@ class Gateway:
             reasons += _task_reasons(replies, None if network is None else network.operators)
         if reasons:
             raise NotReady(tuple(reasons))
+        return tuple(stray.sentence() for stray in strays_of(replies))
+
+    def check_live(self) -> None:
+        """Raises NotAlive when a loop of this process has failed so often that a new process is
+        the better hope."""
+        for keeper in self.keepers:
+            if keeper.given_up:
+                raise NotAlive(f"{keeper.trouble} Start this process anew.")
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Meanwhile the gateway's own loops run."""
+        running = [asyncio.create_task(keeper.run()) for keeper in self._own_keepers]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _replies(self) -> list[StatusReply]:
         return [

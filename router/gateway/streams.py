@@ -1,22 +1,24 @@
 """Streams of events over HTTP: a body as an input record, emissions as JSON. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
+from router.client import RecordTooLarge
 from router.gateway.errors import BadRequest
-from router.gateway.inference import REQUEST_NAME, parse_json
+from router.gateway.inference import REQUEST_NAME, cut_json
 from router.gateway.networks import ServedNetwork
-from router.records import Data, parse_record
+from router.numbers import Cut, Work
+from router.records import Data, parse_cut
 from router.results import Emission, Stream
 from router.wire import NAME_BYTES
 
 __all__ = [
-    "MOST_EMISSIONS",
+    "a_page_of",
     "check_stream_name",
     "emission_json",
     "json_line",
@@ -24,7 +26,8 @@ __all__ = [
     "parse_events",
 ]
 
-MOST_EMISSIONS: Final = 10_000  # in one response
+_MOST_EMISSIONS: Final = 2_000  # in one response
+_MOST_VALUES: Final = 100_000  # in them together
 _LEGAL: Final = ("data", "end", "events", "seed", "seq", "until")
 
 
@@ -40,26 +43,41 @@ def check_stream_name(name: str) -> str:
     return name
 
 
-def parse_events(body: bytes, network: ServedNetwork, name: str) -> Data:
-    """The record of one post to a stream. Raises BadRequest, or RecordError, with what was legal.
+def parse_events(body: bytes, network: ServedNetwork, name: str, most_bytes: int) -> Work[Data]:
+    """The record of one post to a stream. Raises BadRequest, or RecordError, with what was legal,
+    and RecordTooLarge for more numbers than fit a record of `most_bytes`.
 
     The body is what a JSON record may say, without `networks`: `events` or `data`, `until`, `end`,
     `seq`, `seed`.
     """
-    content = parse_json(body)
+    parts, content = yield from cut_json(body)
     unknown = sorted(set(content) - set(_LEGAL))
     if unknown:
         raise BadRequest(
             f"The body has a field {unknown[0][:60]!r}; legal are {', '.join(_LEGAL)}."
         )
-    record = parse_record(check_stream_name(name).encode(), body.lstrip(), 0, 0)
+    _check_size(parts, content, most_bytes)
+    record = yield from parse_cut(check_stream_name(name).encode(), parts, "")
+    yield
     if not isinstance(record, Data):
         raise BadRequest("The body is not what a stream says.")
     if record.events is not None:
         _check_events(record.events, network)
     if record.payload is not None:
         record = _checked_values(record, network)
+    yield  # what follows takes its time too, for as many events as a record holds
     return replace(record, networks=(network.name,))
+
+
+def _check_size(parts: Cut, content: Mapping[str, Any], most_bytes: int) -> None:
+    """Numbers are 4 bytes of a record each; an event of at most three of them is 16."""
+    for field, n_bytes in (("data", 4.0), ("events", 16 / 3)):
+        span = parts.within(content.get(field))
+        if span is not None and (span.n_commas + 1) * n_bytes > most_bytes:
+            raise RecordTooLarge(
+                f"`{field}` has {span.n_commas + 1} numbers, which no record of {most_bytes} bytes "
+                "holds: send it in several posts."
+            )
 
 
 def _check_events(events: Sequence[tuple[int, int, int]], network: ServedNetwork) -> None:
@@ -94,6 +112,18 @@ def _checked_values(record: Data, network: ServedNetwork) -> Data:
             f"`data` has a value outside the declared range, {spec.low:g} to {spec.high:g}."
         )
     return replace(record, shape=spec.shape)
+
+
+def a_page_of(emissions: Iterable[Emission]) -> list[Emission]:
+    """As many as one response holds, at least one; `next` tells the client to go on."""
+    page: list[Emission] = []
+    n_values = 0
+    for emission in emissions:
+        n_values += emission.values.size
+        if page and (n_values > _MOST_VALUES or len(page) == _MOST_EMISSIONS):
+            break
+        page.append(emission)
+    return page
 
 
 def emission_json(emission: Emission) -> dict[str, Any]:

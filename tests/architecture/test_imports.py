@@ -14,6 +14,7 @@ _PACKAGES: Final = ("loadtest", "workers", "router", "topologies")
 
 # A pure module that guards a library's global tables and keeps it from changing the process.
 _EXCEPTIONS: Final = {
+    "topologies.importers.nir_file -> subprocess",
     "topologies.stages.brian2_run -> logging",
     "topologies.stages.brian2_run -> threading",
 }

@@ -44,6 +44,13 @@ async def test_a_topic_with_too_few_partitions_is_refused(bus: Bus, topic: str) 
         await bus.ensure([topic], EMBEDDED_PARTITIONS + 1)
 
 
+async def test_records_beyond_some_partitions_are_counted(bus: Bus, topic: str) -> None:
+    await _send(bus, topic, 0, b"a")
+    await _send(bus, topic, 3, b"a", b"b")
+    assert await bus.held(topic, 2) == {2: 0, 3: 2}
+    assert await bus.held(topic, EMBEDDED_PARTITIONS) == {}
+
+
 async def test_reading_starts_at_the_offset_that_was_given(bus: Bus, topic: str) -> None:
     await _send(bus, topic, 2, b"a", b"b", b"c")
     bus.read({Place(topic, 2): 1})

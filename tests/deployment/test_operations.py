@@ -8,7 +8,10 @@ from typing import Final
 import pytest
 from pydantic import SecretStr
 
+from router import loops, topics
 from router.cli import COMMANDS_GROUP
+from router.gateway import errors
+from router.gateway.errors import status_of
 from router.settings import Settings
 from tests.deployment.deployment import ROOT
 from tests.deployment.metric_names import gateway_metrics, worker_metrics
@@ -55,6 +58,36 @@ def test_every_metric_stands_there_once(title: str, told: Callable[[], set[str]]
     listed = _first_cells(_section(title))
     plain = {re.sub(r"(?<=_seconds)_(bucket|count|sum)$", "", name) for name in told()}
     assert sorted(listed) == sorted(plain)
+
+
+def test_a_figure_beside_a_setting_is_its_default() -> None:
+    told = re.findall(r"`SPIKEROUTER_(\w+)` \(([\d,]+)\)", _TEXT)
+    assert told
+    for name, figure in told:
+        assert int(figure.replace(",", "")) == Settings.model_fields[name.lower()].default
+
+
+def test_http_codes_of_errors_are_those_that_the_gateway_gives() -> None:
+    told = dict(re.findall(r"^\| `(\w+)` \| (\d{3})\b", _section("Runbook"), re.M))
+    assert len(told) > 5
+    for name, code in told.items():
+        assert status_of(_made(getattr(errors, name))) == int(code), name
+
+
+def _made(kind: type[Exception]) -> Exception:
+    """An error of this class, whatever its constructor wants."""
+    bare = type(kind.__name__, (kind,), {"__init__": lambda self: None})
+    error: Exception = bare()
+    return error
+
+
+def test_other_figures_are_those_of_the_code() -> None:
+    assert topics.NAME.fullmatch("a" * 100)
+    assert not topics.NAME.fullmatch("a" * 101)
+    assert "Use 1 to 100 of" in _TEXT
+    assert (loops._MOST_FAILURES, loops._STEADY_S) == (10, 30.0)
+    assert "has failed ten times in a row" in _TEXT
+    assert "until it has run for half a minute" in _TEXT
 
 
 def _error_classes() -> set[str]:

@@ -1,6 +1,5 @@
 """Everything that can be wrong with a network beyond its document's form; all faults at once."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -10,12 +9,11 @@ from topologies.compiler.delays import delays_on_edges
 from topologies.compiler.order import infer_shapes, layer_order, place_of, signals_of
 from topologies.layers import LAYERS, layer_class
 from topologies.model import INPUT, Fault, Input, Layer, Network
+from topologies.names import LEGAL_NAMES, TOPIC_NAME
 from topologies.stages.base import StageError
 from topologies.stages.table import kinds_of, stage_class
 
 __all__ = ["check_network"]
-
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 def check_network(network: Network) -> tuple[Fault, ...]:
@@ -39,9 +37,8 @@ def check_network(network: Network) -> tuple[Fault, ...]:
 
 def _names(network: Network) -> Iterator[Fault]:
     for place, name in (("name", network.name), ("input.name", network.input.name)):
-        if not _NAME.fullmatch(name):
-            legal = "1 to 100 of the characters A-Z a-z 0-9 . _ -"
-            yield Fault(place, f"{name!r} cannot name a topic: legal are {legal}.")
+        if not TOPIC_NAME.fullmatch(name):
+            yield Fault(place, f"{name!r} cannot name a topic: legal are {LEGAL_NAMES}")
     counts = Counter(layer.name for layer in network.layers)
     for index, layer in enumerate(network.layers):
         if layer.name == INPUT:

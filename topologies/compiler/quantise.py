@@ -210,6 +210,7 @@ def _best(part: Sequence[Layer], signals: Mapping[str, ValueType], bits: Bits) -
 
 
 def _attempt(part: Sequence[Layer], signals: Mapping[str, ValueType], bits: int) -> _Attempt:
+    _check_finite(part)
     shift = _shift(part, bits)
     for fewer in range(_common_twos(part, shift), 0, -1):
         attempt = _at_shift(part, signals, bits, shift - fewer)
@@ -220,6 +221,14 @@ def _attempt(part: Sequence[Layer], signals: Mapping[str, ValueType], bits: int)
 
 def _weights(part: Sequence[Layer]) -> list[FloatArray]:
     return [layer.arrays["weight"] for layer in part if layer_class(layer.kind).weighted]
+
+
+def _check_finite(part: Sequence[Layer]) -> None:
+    """What was folded into weights, such as a batch norm, may have carried them too far."""
+    for layer in part:
+        if not all(np.isfinite(array).all() for array in layer.arrays.values()):
+            text = "its weights, with what is folded into them, are beyond what a float holds."
+            raise _NoExactSum(layer.name, text)
 
 
 def _shift(part: Sequence[Layer], bits: int) -> int:

@@ -160,7 +160,8 @@ def _mapping(value: Any, place: str, faults: list[Fault]) -> Mapping[str, Any]:
 def _pairs(document: Mapping[str, Any], place: str, faults: list[Fault]) -> list[tuple[str, str]]:
     """The edges, as text. Everything that is no pair is a fault."""
     given = document.get("edges", ())
-    if not isinstance(given, list | tuple | np.ndarray) or np.ndim(given) == 0:
+    is_scalar = isinstance(given, np.ndarray) and given.ndim == 0
+    if not isinstance(given, list | tuple | np.ndarray) or is_scalar:
         faults.append(Fault(place, "are no list of pairs of names."))
         return []
     pairs = [pair for pair in given if isinstance(pair, list | tuple | np.ndarray)]

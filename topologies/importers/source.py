@@ -4,12 +4,15 @@ Weights are read from safetensors. A pickle (.pt, .pth, .pkl) is refused: loadin
 its maker wrote into it.
 """
 
+import os
 import sys
 from importlib import import_module as python_module
 from pathlib import Path
 from typing import Any, Final
 
+from topologies.arrays import ArraysError, check_safetensors
 from topologies.errors import SpikeRouterError
+from topologies.files import MOST_ARRAYS, FileError, read_file
 from topologies.importers.extras import library
 
 __all__ = ["SourceError", "find_module", "is_nir_file", "load_weights"]
@@ -30,8 +33,8 @@ def is_nir_file(source: str) -> bool:
     path = Path(source)
     if path.suffix in _PICKLES:
         raise SourceError(f"{source} may be a pickle, which runs code when it is loaded. {_HOW}")
-    if path.suffix == ".nir" or path.is_file():
-        if not path.is_file():
+    if path.suffix == ".nir" or os.path.exists(path):
+        if not os.path.exists(path):
             raise SourceError(f"{source}: there is no such file.")
         return True
     if ":" not in source:
@@ -62,11 +65,15 @@ def find_module(source: str) -> Any:
 def load_weights(module: Any, path: Path) -> None:
     """Sets the state dict of a module from a safetensors file. Raises SourceError."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     if path.suffix in _PICKLES:
         raise SourceError(f"{path} may be a pickle: legal are safetensors files.")
     try:
-        module.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        data = read_file(path, MOST_ARRAYS)
+        check_safetensors(data)
+        module.load_state_dict(load(data))
+    except (FileError, ArraysError) as error:
+        raise SourceError(f"The weights in {path} cannot be set: {error}") from error
+    except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError) as error:
         raise SourceError(f"The weights in {path} cannot be set: {error}.") from error

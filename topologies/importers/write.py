@@ -12,24 +12,41 @@ import numpy as np
 import yaml
 from safetensors.numpy import save
 
+from topologies.files import FileError, check_target, write_file
 from topologies.layers import layer_class
 from topologies.model import INPUT, FloatArray, Layer, Network, Source
 from topologies.stages.base import Array
 from topologies.stages.dynamics import Neuron
 
-__all__ = ["arrays_of", "document_of", "text_of", "write_network"]
+__all__ = ["arrays_of", "check_targets", "document_of", "text_of", "write_network"]
 
 _USUAL: Final = {"low": 0.0, "high": 1.0}
+
+
+def check_targets(path: Path) -> Path:
+    """The path of the weights file that belongs to a network file.
+
+    Raises FileError unless both can be written: asked before the work, and not after it.
+    """
+    if path.suffix == ".safetensors" or not path.name:
+        raise FileError(
+            f"{str(path)!r} cannot be a network file, with its weights beside it: legal is a name "
+            "such as net.yaml."
+        )
+    weights = path.with_suffix(".safetensors")
+    check_target(path)
+    check_target(weights)
+    return weights
 
 
 def write_network(path: Path, network: Network, remarks: Sequence[str] = ()) -> Path:
     """Writes `path` and `<stem>.safetensors` beside it; returns the latter's path.
 
-    `remarks` become comments at the top. Raises OSError.
+    `remarks` become comments at the top. Raises FileError.
     """
-    weights = path.with_suffix(".safetensors")
-    weights.write_bytes(save(arrays_of(network)))
-    path.write_text(text_of(document_of(network, weights.name), remarks), encoding="utf-8")
+    weights = check_targets(path)
+    write_file(weights, save(arrays_of(network)))
+    write_file(path, text_of(document_of(network, weights.name), remarks).encode("utf-8"))
     return weights
 
 

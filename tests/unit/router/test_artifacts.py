@@ -14,6 +14,7 @@ from router.artifacts import (
 from router.settings import Settings, SettingsError
 from router.store.redis import RedisStore
 from router.topics import TopicError
+from tests.unit.topologies.hostile import NOT_READABLE, make
 from topologies.artifact import digest
 
 DATA = b"weights" * 100
@@ -135,3 +136,15 @@ async def test_what_the_store_does_not_have_is_not_cached(cached: SimpleNamespac
     missing = digest(b"missing")
     assert await cached.cache.get_artifact(missing) is None
     assert not (cached.directory / missing).exists()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a terabyte"])
+async def test_artifact_that_is_no_file_is_unavailable_and_never_waited_for(
+    kind: str, tmp_path: Path
+) -> None:
+    make(kind, tmp_path, NAME)
+    with pytest.raises(ArtifactsUnavailable):
+        await FileArtifacts(str(tmp_path)).get_artifact(NAME)
+    with pytest.raises(ArtifactsUnavailable, match=NOT_READABLE[kind]):
+        await ArtifactCache(FileArtifacts(str(tmp_path)), tmp_path).get_artifact(NAME)

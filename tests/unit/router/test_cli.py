@@ -127,7 +127,7 @@ def test_status_of_an_empty_store_is_not_ready(
     assert ended.value.code == 0
     assert capsys.readouterr().out == (
         '{"ready": false, "workers": [], "tasks": [], "counts": {}, "recoveries": [],'
-        ' "places": []}\n'
+        ' "places": [], "strays": []}\n'
     )
 
 

@@ -9,9 +9,12 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from router.commands_compile import CompileCommandError, compile_command
+from tests.unit.topologies.hostile import NOT_READABLE, make
 from topologies.compiler import CapacityError, compile_network
+from topologies.errors import SpikeRouterError
 from topologies.loader import NetworkNotFound, load_network
 from topologies.profiles import ProfileError
+from topologies.stages.base import Array
 
 Run = Callable[..., Result]
 NETWORK = "scnn_digits"
@@ -22,7 +25,7 @@ def run() -> Run:
     app = typer.Typer()
     app.command()(compile_command)
     runner = CliRunner()
-    return lambda *options: runner.invoke(app, list(options), env={"COLUMNS": "200"})
+    return lambda *options: runner.invoke(app, list(map(str, options)), env={"COLUMNS": "200"})
 
 
 def test_every_operator_is_printed_with_its_whole_hash(run: Run) -> None:
@@ -114,3 +117,45 @@ def test_illegal_options_end_in_a_sentence(
     raised = run(*options).exception
     assert isinstance(raised, error)
     assert str(raised).rstrip().endswith((".", ")."))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+@pytest.mark.parametrize("kind", sorted(NOT_READABLE.keys() - {"a zero byte"}))
+def test_samples_that_are_no_file_are_refused_and_never_waited_for(
+    run: Run, kind: str, name: str, tmp_path: Path
+) -> None:
+    raised = run(NETWORK, "--samples", make(kind, tmp_path, name)).exception
+    assert isinstance(raised, CompileCommandError)
+    assert NOT_READABLE[kind] in str(raised)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_samples_that_hold_none_are_refused(run: Run, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04 no arrays at all")
+    raised = run(NETWORK, "--samples", tmp_path / name).exception
+    assert isinstance(raised, CompileCommandError)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"images": np.float32(1).reshape(())},
+        {"images": np.zeros((0, 1, 8, 8))},
+        {"images": np.ones((2, 1, 8, 8)), "labels": np.float32(1).reshape(())},
+        {"images": np.ones((2, 1, 8, 8)), "labels": np.arange(3)},
+        {"images": np.ones((2, 1, 8, 8)) * np.nan},
+        {"sequences": np.ones(3)},
+        {"sequences": np.arange(24).reshape(2, 3, 4)},
+        {"sequences": np.ones((2, 3, 4))},
+        {"x_indptr": np.arange(3)},
+        {"x_indptr": np.arange(3), "x_indices": np.arange(9), "y": np.arange(2),
+         "test_index": np.arange(9)},
+    ],
+)  # fmt: skip
+def test_samples_that_do_not_fit_are_refused_with_a_sentence(
+    run: Run, arrays: dict[str, Array], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
+    raised = run(NETWORK, "--samples", tmp_path / "a.npz").exception
+    assert isinstance(raised, SpikeRouterError), repr(raised)

@@ -9,7 +9,9 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from router.commands_import import ImportCommandError, import_command
-from topologies.importers.nir_file import write_nir
+from tests.unit.topologies.hostile import NOT_READABLE, make
+from topologies.files import FileError
+from topologies.importers.nir_file import NirFileError, write_nir
 from topologies.importers.source import SourceError
 from topologies.loader import load_network
 from topologies.model import NetworkError
@@ -180,3 +182,50 @@ def test_nir_file_without_dt_asks_for_it(run: Run, nir_file: Path) -> None:
     assert isinstance(failed.exception, NetworkError)
     assert "lif: a LIF has times in seconds" in str(failed.exception)
     assert not nir_file.with_name("a.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", ["a folder", "a pipe", "a device", "no parent", "a parent that is a file"]
+)
+def test_place_where_no_file_can_be_is_refused_before_the_work(
+    run: Run, nir_file: Path, kind: str, tmp_path: Path
+) -> None:
+    result = run(nir_file, "--dt", "1e-4", "-o", make(kind, tmp_path, "net.yaml"))
+    assert isinstance(result.exception, FileError)
+    assert "cannot be written" in str(result.exception)
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+def test_network_file_does_not_take_the_place_of_its_own_weights(
+    run: Run, nir_file: Path, tmp_path: Path
+) -> None:
+    result = run(nir_file, "--dt", "1e-4", "-o", tmp_path / "net.safetensors")
+    assert "cannot be a network file" in str(result.exception)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("option", ["--samples", "--weights"])
+@pytest.mark.parametrize("kind", sorted(NOT_READABLE.keys() - {"a zero byte"}))
+def test_option_that_names_no_file_is_refused_and_never_waited_for(
+    run: Run, module: str, kind: str, option: str, tmp_path: Path
+) -> None:
+    path = make(kind, tmp_path, "a.safetensors")
+    result = run(module, "-o", tmp_path / "net.yaml", "--shape", "12", option, path)
+    assert isinstance(result.exception, ImportCommandError | SourceError)
+    assert NOT_READABLE[kind] in str(result.exception)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a terabyte"])
+def test_source_that_is_no_file_is_refused_and_never_waited_for(
+    run: Run, kind: str, tmp_path: Path
+) -> None:
+    result = run(make(kind, tmp_path, "a.h5"), "-o", tmp_path / "net.yaml")
+    assert isinstance(result.exception, NirFileError)
+    assert NOT_READABLE[kind] in str(result.exception)
+
+
+def test_name_that_no_topic_may_have_is_refused(run: Run, nir_file: Path, tmp_path: Path) -> None:
+    for name in (".", "..", "snn.in.x"):
+        result = run(nir_file, "--dt", "1e-4", "-o", tmp_path / "a.yaml", "--name", name)
+        assert isinstance(result.exception, NetworkError)

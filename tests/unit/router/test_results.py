@@ -85,3 +85,14 @@ def test_a_window_that_was_not_read_is_told_as_a_gap() -> None:
     table, stream = _fed(_batch(0), _batch(2))
     assert not stream.complete
     assert table.tally.gaps == 1
+
+
+def test_a_name_in_two_partitions_is_counted_and_both_are_named() -> None:
+    table = ResultTable(4)
+    table.follow("net", 1)
+    table.feed("net", 2, [_batch(0)], 0.0)
+    table.feed("net", 2, [_batch(1), _batch(0)], 0.0)
+    assert (table.tally.spread, table.partitions("net", "s")) == (0, [2])
+    table.feed("net", 0, [_batch(0)], 0.0)
+    assert (table.tally.spread, table.partitions("net", "s")) == (1, [0, 2])
+    assert table.partitions("net", "other") == []

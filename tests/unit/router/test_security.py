@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from router.security import kafka_options, redis_options
+from router.security import kafka_options, redis_options, tls_context
 from router.settings import Settings, SettingsError
+from tests.unit.topologies.hostile import NOT_READABLE, make
 
 
 def test_without_security_a_client_gets_neither_tls_nor_a_user() -> None:
@@ -44,3 +45,15 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
         redis_options(Settings.load(redis="rediss://a:1", redis_ca=file))
     with pytest.raises(SettingsError, match=r"ca\.pem cannot be used"):
         kafka_options(Settings.load(kafka_security="SSL", kafka_ca=file))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", NOT_READABLE)
+def test_a_certificate_that_is_no_file_is_named_and_never_waited_for(
+    kind: str, tmp_path: Path
+) -> None:
+    file = make(kind, tmp_path, "ca.pem")
+    with pytest.raises(SettingsError, match=NOT_READABLE[kind]):
+        tls_context(file, None, None)
+    with pytest.raises(SettingsError, match=NOT_READABLE[kind]):
+        tls_context(None, file, None)

@@ -5,6 +5,7 @@ import pytest
 
 from router.status import status_rows, task_detail
 from router.store.calls import StatusReply, TaskId, TaskStatus, WorkerInfo, WorkerStatus
+from router.strays import DETAIL, Stray, details_of
 
 _OPERATOR = "0123456789abcdef" * 2
 
@@ -168,3 +169,21 @@ def test_a_place_that_cannot_be_read_is_named_by_the_worker_that_lives_and_reads
     assert rows.as_json()["places"] == [row]
     assert rows.tables()["Places"][1:] == [tuple(map(str, row.values()))]
     assert "Places" not in status_rows([_reply(0, _task(0))]).tables()
+
+
+def test_input_that_nobody_reads_is_told_by_those_who_are_alive_and_leaves_all_ready() -> None:
+    stray = Stray("snn.in.a", 2, {3: 7})
+    told = {**_reply(0, _task(0)).workers[0].info.details, DETAIL: details_of([stray])}
+    info = WorkerInfo(100, ("synaptic",), details=told)
+    replies = [StatusReply(0, 1, 0, (WorkerStatus("w", True, info),), (_task(0),))]
+    rows = status_rows(replies)
+    assert rows.strays == (stray,)
+    assert rows.as_json()["strays"] == [{"topic": "snn.in.a", "deployed": 2, "records": {3: 7}}]
+    assert rows.ready
+    assert rows.tables()["Input that nobody reads"][1] == (stray.sentence(),)
+    dead = [StatusReply(0, 1, 0, (WorkerStatus("w", False, info),), (_task(0),))]
+    assert status_rows(dead).strays == ()
+
+
+def test_without_such_input_there_is_no_table_of_it() -> None:
+    assert list(status_rows([_reply(0, _task(0))]).tables()) == ["Workers", "Tasks", "Counts"]

@@ -27,11 +27,24 @@ def test_longest_legal_name_makes_a_topic_that_kafka_allows() -> None:
     assert len(out_topic("n" * 100)) < 249
 
 
-@pytest.mark.parametrize("name", ["", "n" * 101, "a b", "a/b", "ä", "a\n", "a,b", "a;b"])
+@pytest.mark.parametrize(
+    "name", ["", "n" * 101, "a b", "a/b", "ä", "a\n", "a,b", "a;b", ".", "..", "..."]
+)
 def test_name_that_kafka_would_refuse_is_refused(name: str) -> None:
     for make in (check_name, in_topic, out_topic):
         with pytest.raises(TopicError, match="legal"):
             make(name)
+
+
+@pytest.mark.parametrize("name", ["snn.in.x", "snn.out.x", "snn.", "snn.dead-letter"])
+def test_name_that_looks_like_a_topic_of_the_system_is_refused(name: str) -> None:
+    with pytest.raises(TopicError, match=r"not beginning with snn\."):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["a.", ".a", "snn", "snn_in", "-", "_"])
+def test_name_of_other_legal_characters_is_taken(name: str) -> None:
+    assert check_name(name) == name
 
 
 @pytest.mark.parametrize(

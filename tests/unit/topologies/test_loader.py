@@ -1,5 +1,7 @@
 import json
 from collections.abc import Callable
+from copy import deepcopy
+from datetime import date
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.unit.topologies.hostile import NOT_READABLE, make
 from topologies.compiler import compile_network
+from topologies.compiler.check import check_network
+from topologies.document import network_of
+from topologies.errors import SpikeRouterError
 from topologies.loader import NetworkNotFound, find_network, load_network, zoo_networks
 from topologies.model import NetworkError, Source
 from topologies.schema import form_faults
@@ -180,3 +186,120 @@ def test_wrong_number_of_constants_is_named_at_its_layer(
     document["layers"][2]["v_threshold"] = [1.0, 2.0]
     with pytest.raises(NetworkError, match=r"layers\[2\] \(lif\): v_threshold has 2 values"):
         load_network(write_network(document, arrays))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", sorted(NOT_READABLE.keys() - {"nothing", "no parent"}))
+def test_network_file_that_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
+    with pytest.raises((NetworkError, NetworkNotFound)):
+        load_network(make(kind, tmp_path, "net.yaml"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "kind", sorted(NOT_READABLE.keys() - {"no parent", "a parent that is a file"})
+)
+def test_weights_that_are_no_file_are_refused_and_never_waited_for(
+    kind: str, document: Document, arrays: Arrays, write_network: Write
+) -> None:
+    folder = write_network(document, arrays)
+    (folder / "weights.safetensors").unlink()
+    document["weights"] = make(kind, folder, "weights.safetensors").name
+    (folder / "network.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    with pytest.raises(NetworkError, match=r"cannot read|not beside"):
+        load_network(folder)
+
+
+def test_link_to_weights_in_another_folder_is_not_followed(
+    document: Document, arrays: Arrays, write_network: Write, tmp_path: Path
+) -> None:
+    folder = write_network(document, arrays)
+    inside = tmp_path / "sent"
+    inside.mkdir()
+    (inside / "network.yaml").write_bytes((folder / "network.yaml").read_bytes())
+    (inside / "weights.safetensors").symlink_to(folder / "weights.safetensors")
+    with pytest.raises(NetworkError, match="not beside the network file"):
+        load_network(inside)
+
+
+def test_folder_of_links_to_one_network_is_read(
+    document: Document, arrays: Arrays, write_network: Write, tmp_path: Path
+) -> None:
+    folder = write_network(document, arrays)
+    links = tmp_path / "links"
+    links.mkdir()
+    for name in ("network.yaml", "weights.safetensors"):
+        (links / name).symlink_to(folder / name)
+    assert load_network(links).name == "tiny"
+
+
+@pytest.mark.parametrize("name", [".", "..", "...", "snn.in.x", "snn.dead-letter"])
+@pytest.mark.parametrize("place", ["network", "input"])
+def test_name_that_is_a_trap_in_topics_and_urls_is_refused(
+    name: str, place: str, document: Document, arrays: Arrays, write_network: Write
+) -> None:
+    (document if place == "network" else document["input"])["name"] = name
+    with pytest.raises(NetworkError, match="not legal"):
+        load_network(write_network(document, arrays))
+
+
+_WRONG: list[Any] = [
+    None, True, -1, 2**70, 0.5, 1e308, float("nan"), float("inf"), "x" * 5000, "\0", [], [[]], {},
+    {1: 2}, [1] * 100, "input", date(2026, 1, 1), b"x",
+]  # fmt: skip
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    children = dict(enumerate(value)) if isinstance(value, list) else value
+    if not isinstance(children, dict):
+        return [path]
+    found = [_places(child, (*path, key)) for key, child in children.items()]
+    return [path, *(place for places in found for place in places)]
+
+
+def _changed(document: Document, place: tuple[Any, ...], value: Any) -> Document:
+    changed = deepcopy(document)
+    at: Any = changed
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    return changed
+
+
+def _is_told(document: Document, arrays: Arrays, schema: Document) -> None:
+    """Read a document as a file is, and compile it; an error that is a sentence is wanted."""
+    try:
+        if not form_faults(document, schema):
+            network = network_of(document, arrays)
+            if not check_network(network):
+                compile_network(network)
+    except SpikeRouterError:
+        return
+
+
+def test_document_with_any_value_in_any_place_is_compiled_or_refused_with_a_sentence(
+    document: Document, arrays: Arrays
+) -> None:
+    schema = json.loads(resources.files("topologies").joinpath("network.schema.json").read_text())
+    for place in _places(document)[1:]:
+        for wrong in _WRONG:
+            try:
+                _is_told(_changed(document, place, wrong), arrays, schema)
+            except Exception as error:
+                raise AssertionError(f"{place} = {wrong!r}") from error
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_weights_of_any_values_and_shape_are_compiled_or_refused_with_a_sentence(
+    document: Document, arrays: Arrays
+) -> None:
+    schema = json.loads(resources.files("topologies").joinpath("network.schema.json").read_text())
+    for name, array in arrays.items():
+        wrong: list[Any] = [array * x for x in (np.nan, np.inf, -1, 0, 1e38, 1e-40)]
+        wrong += [array.astype(np.float64) * 1e300, array > 0, array[:0], array[None], array.T]
+        wrong += [np.float32(1).reshape(()), np.full(array.shape, 2**64 - 1, np.uint64)]
+        for values in wrong:
+            try:
+                _is_told(document, {**arrays, name: values}, schema)
+            except Exception as error:
+                raise AssertionError(f"{name} = {values!r}") from error

@@ -150,6 +150,12 @@ class MemoryStore:
         return StatusReply(partition, 0, 0, tuple(self.workers), tasks)
 
 
+@pytest.fixture(name="manifest")
+def manifest_fixture() -> Callable[..., bytes]:
+    """`manifest`, for modules that cannot import it."""
+    return manifest
+
+
 def manifest(
     name: str,
     *,

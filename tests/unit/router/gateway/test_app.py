@@ -13,6 +13,8 @@ from router.client import PublishFailed, partition_of
 from router.deadletter import DeadLetter
 from router.payload import pack_result, unpack
 from router.records import SPIKES
+from router.store.calls import StatusReply
+from router.strays import DETAIL, Stray, details_of
 from router.topics import in_topic
 from router.wire import Batch, Kind, StreamId
 from topologies.compiled import CompiledNetwork, Group, Summary
@@ -135,6 +137,79 @@ async def test_a_task_that_fits_nobody_is_a_reason(world: World) -> None:
 async def test_a_failed_task_is_a_reason(world: World) -> None:
     world.store.tasks[0] = replace(world.store.tasks[0], lease_ms=0, error="LogReplaced")
     assert "has failed: LogReplaced" in (await world.client.get("/v2/health/ready")).text
+
+
+async def test_input_that_nobody_reads_is_a_warning_and_no_reason(world: World) -> None:
+    (worker,) = world.store.workers
+    told = {**worker.info.details, DETAIL: details_of([Stray("snn.in.digits", 2, {3: 7})])}
+    world.store.workers[0] = replace(worker, info=replace(worker.info, details=told))
+    answer = await world.client.get("/v2/health/ready")
+    assert answer.status_code == 200
+    (warning,) = answer.json()["warnings"]
+    assert warning.startswith("7 records of topic snn.in.digits lie unread in partition 3")
+
+
+async def test_a_loop_that_fails_is_begun_again_and_readiness_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.loops._FIRST_PAUSE_S", 0.0)
+    gateway = world.client._transport.app.state.gateway
+    faults = [ValueError("a damaged row")]
+    given = world.store.status
+
+    async def status(partition: int) -> StatusReply:
+        if faults:
+            raise faults.pop()
+        reply: StatusReply = await given(partition)
+        return reply
+
+    monkeypatch.setattr(world.store, "status", status)
+    async with gateway.watching():
+        await until(lambda: _restarts(gateway))
+        answer = await world.client.get("/v2/health/ready")
+        assert answer.status_code == 503
+        assert "watches how far input is read failed: a damaged row" in answer.json()["error"]
+        assert (await world.client.get("/v2/health/live")).status_code == 200
+        assert b"spikerouter_gateway_loop_restarts_total 1.0" in gateway.metrics.text()
+
+
+async def test_a_loop_that_never_comes_back_ends_liveness(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.loops._FIRST_PAUSE_S", 0.0)
+    gateway = world.client._transport.app.state.gateway
+
+    async def status(partition: int) -> StatusReply:
+        raise ValueError("a damaged row")
+
+    monkeypatch.setattr(world.store, "status", status)
+    async with gateway.watching():
+        await until(lambda: _restarts(gateway) >= 10)
+        answer = await world.client.get("/v2/health/live")
+    assert answer.status_code == 503
+    assert answer.json()["live"] is False
+    assert "a damaged row" in answer.json()["error"]
+
+
+async def test_a_reader_that_is_given_up_ends_liveness_and_is_no_reason_twice(
+    world: World,
+) -> None:
+    keeper = world.reader.keeper
+    keeper._n_failures, keeper._fault = 10, "a fault"
+    assert (await world.client.get("/v2/health/live")).status_code == 503
+    reasons = (await world.client.get("/v2/health/ready")).json()["reasons"]
+    assert len([each for each in reasons if "a fault" in each]) == 1
+
+
+def _restarts(gateway: Any) -> int:
+    return sum(keeper.n_restarts for keeper in gateway.keepers)
+
+
+async def test_how_long_the_event_loop_is_held_is_told(world: World) -> None:
+    gateway = world.client._transport.app.state.gateway
+    async with gateway.watching():
+        await until(lambda: b"loop_lag_seconds_count 0.0" not in gateway.metrics.text())
+    assert gateway.lag.longest >= gateway.lag.longest_held >= 0.0
 
 
 # Inference
@@ -801,3 +876,14 @@ async def test_the_document_lists_no_response_that_is_never_given(world: World) 
     }
     assert "400" in codes
     assert "422" not in codes
+
+
+async def test_a_stream_in_two_partitions_is_a_conflict_unless_one_is_named(world: World) -> None:
+    url = "/v1/networks/digits/streams/s/results"
+    await world.client.get(url, params={"wait": 0})
+    for partition, value in ((1, 7), (3, 8)):
+        world.reader.feed("digits", partition, result("s", [[value, 0, 0]]))
+    answer = await world.client.get(url)
+    assert answer.status_code == 409
+    assert "is in partitions 1, 3" in answer.json()["error"]
+    assert (await world.client.get(url, params={"partition": 3})).status_code == 200

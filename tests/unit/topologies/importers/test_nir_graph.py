@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,12 @@ def test_edges_that_are_no_pairs_are_refused(edges: object) -> None:
 def test_nodes_that_are_no_groups_of_fields_are_refused(nodes: object) -> None:
     with pytest.raises(NetworkError, match="legal is a group of fields"):
         open_graph({**graph({}), "nodes": nodes})
+
+
+@pytest.mark.parametrize(
+    "edges", [None, 1, "ab", [None, ("input", "output")], [["a"]], [[]], [1, 2], np.array("a")]
+)
+def test_edges_that_are_no_pairs_are_refused_with_a_sentence(edges: Any) -> None:
+    document = {**graph({**ports(2, 2)}, "input output"), "edges": edges}
+    with pytest.raises(NetworkError, match="are no list of pairs of names"):
+        open_graph(document)
