@@ -1,8 +1,8 @@
 """Judges a history of a run under faults. Pure; `judge` runs them all.
 
 Each checker looks for one way to break a promise, and returns a sentence per find. What a fault may
-excuse is decided in one place, `excuse_of`: only combinations that leave nobody who remembers a
-stream may end it with a named error.
+excuse is decided in one place, `excuse_of`: damage to the store, and combinations that leave nobody
+who remembers a stream, may end it with a named error.
 """
 
 from collections import Counter, defaultdict
@@ -11,6 +11,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from loadtest.faults.history import End, History, Injected, Sent, TaskView
+from router.client import partition_of
 
 __all__ = [
     "CHECKERS",
@@ -29,8 +30,10 @@ __all__ = [
     "unready",
 ]
 
-FORGETFUL: Final = ("fail-over", "wipe-store")
+FORGETFUL: Final = ("fail-over", "wipe-store", "evict-store")
 """Kinds of faults after which the store lacks what it had acknowledged."""
+DAMAGING: Final = ("damage-store", "evict-store")
+"""Kinds after which a checkpoint may be damaged; who finds that falls back, later on too."""
 _MEMORY_LOST: Final = ("kill-worker", "kill-workers", "pause-worker", "scale", "stop-worker")
 """Kinds after which a worker's own memory may be gone, or be another's."""
 _FORGOTTEN: Final = ("DeadlineMissed:", "EraLost:", "InputLost:")
@@ -147,16 +150,21 @@ def unexcused(history: History) -> Iterator[str]:
             yield f"stream {end.stream} in {end.network} ended with: {end.error[:200]}"
 
 
-def excuse_of(history: History, end: End) -> tuple[Injected, Injected] | None:
-    """Two faults that, coming together, left nobody who remembered the stream; else None.
+def excuse_of(history: History, end: End) -> tuple[Injected, ...] | None:
+    """The fault that alone may end a stream of its partition with this error; or two faults that,
+    coming together, left nobody who remembered the stream; else None.
 
-    The store forgot writes that it had acknowledged, and the worker that still knew was lost.
+    Two are needed where the store forgot writes that it had acknowledged: the worker that still
+    knew was lost.
     """
-    if not any(word in end.error for word in _FORGOTTEN):
-        return None
     lately = [
         f for f in history.disturbances if end.at - _EXCUSED_FOR_S <= f.over and f.began <= end.at
     ]
+    for fault in lately:
+        if _excuses_alone(history, fault, end):
+            return (fault,)
+    if not any(word in end.error for word in _FORGOTTEN):
+        return None
     for forgot in lately:
         if forgot.kind not in FORGETFUL:
             continue
@@ -164,6 +172,11 @@ def excuse_of(history: History, end: End) -> tuple[Injected, Injected] | None:
             if other.kind in _MEMORY_LOST and _are_together(forgot, other):
                 return forgot, other
     return None
+
+
+def _excuses_alone(history: History, fault: Injected, end: End) -> bool:
+    place = partition_of(end.stream, history.partitions)
+    return fault.partition in (None, place) and any(f"{e}:" in end.error for e in fault.excuses)
 
 
 def _are_together(one: Injected, other: Injected) -> bool:
@@ -179,7 +192,11 @@ def _closed(history: History) -> Iterator[Sent]:
 
 def stale(history: History) -> Iterator[str]:
     """Checkpoints whose number or read positions went backwards, while the store kept its data."""
-    resets = [(f.began, f.over) for f in history.disturbances if f.kind in FORGETFUL]
+    resets = [
+        (f.began, f.over + _EXCUSED_FOR_S * (f.kind in DAMAGING))
+        for f in history.disturbances
+        if f.kind in (*FORGETFUL, *DAMAGING)
+    ]
     last: dict[str, tuple[float, TaskView]] = {}
     for sample in history.samples:
         for task, view in sample.tasks.items():

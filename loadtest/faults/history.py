@@ -102,7 +102,8 @@ class Size(NamedTuple):
 class Injected(NamedTuple):
     """A fault that was injected, from `began` until it was healed at `over`.
 
-    `hit` are the workers that it may stop; "*" stands for all of them.
+    `hit` are the workers that it may stop; "*" stands for all of them. `excuses` are the errors
+    that it alone may end streams with, those of `partition` (None: of any).
     """
 
     number: int
@@ -111,6 +112,8 @@ class Injected(NamedTuple):
     began: float
     over: float
     hit: tuple[str, ...]
+    excuses: tuple[str, ...] = ()
+    partition: int | None = None
 
 
 @dataclass
@@ -118,18 +121,21 @@ class History:
     """Everything seen. `expected[content][network]` are the digests of the undisturbed run.
 
     `unsent` are records that the publisher gave up, never acknowledged; `n_unreadable` counts
-    records of results topics that are no frame. `unplayed` are faults that could not be injected,
+    records of results topics that are sealed and no frame, `n_unsealed` what others wrote there.
+    `unplayed` are faults that could not be injected,
     or not be healed, as they are described. `unready` says why the stack did not serve everything
     again after the last fault; it is empty when it did.
     """
 
     expected: Mapping[str, Mapping[str, tuple[bytes, ...]]] = field(default_factory=dict)
+    partitions: int = 1
     sent: list[Sent] = field(default_factory=list)
     unsent: list[Sent] = field(default_factory=list)
     emissions: list[Emission] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
     wire: list[Wire] = field(default_factory=list)
     n_unreadable: int = 0
+    n_unsealed: int = 0
     samples: list[Sample] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
     faults: list[Injected] = field(default_factory=list)

@@ -3,7 +3,8 @@ read.
 
 What it repeats are the very bytes that were written, on topics of spikes, inputs and results, in
 another order. What it poisons with is told apart by each reader, goes to the dead letters, and
-concerns no stream.
+concerns no stream. What it damages and forges has the form of what the system says, and not its
+seal; what it floods an input with is legal, and useless.
 """
 
 import asyncio
@@ -15,12 +16,20 @@ from types import TracebackType
 from typing import Final, Self
 
 import msgpack
+import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from loadtest.faults.bits import Said, damaged
+from loadtest.faults.floods import FloodedInput, flood
+from loadtest.faults.forgery import Where, forgeries
 from loadtest.faults.schedule import Fault
+from loadtest.faults.workload import Workload
+from loadtest.traffic import sample_record
+from router.client import partition_of
+from router.seals import SEAL_HEADER, Keyring, Signed, seal_of
 from router.security import kafka_options
 from router.settings import Settings
-from router.topics import in_topic, out_topic, spikes_topic
+from router.topics import DEAD_LETTER, in_topic, out_topic, spikes_topic
 from router.wire import Batch, Frame, Kind, StreamId, encode_frame
 from topologies.compiled import CompiledNetwork
 
@@ -29,22 +38,35 @@ __all__ = ["Hostile", "poison_frames", "poison_records"]
 _REPEATED: Final = 40  # records of one topic and partition
 _WAIT_MS: Final = 1000
 _NOBODY: Final = "f" * 32
-_Said = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
-"""Key, value and headers of a record: the very bytes, seal and all."""
+_PATIENCE_MS: Final = 30_000  # a broker may be away for longer than workers wait for it
+_DAMAGED: Final = (4, 40)  # records of one topic and partition, each with a bit of its own
+_FLOOD: Final = (1000, 3000)
 _NANS: Final = struct.pack("<64f", *[math.nan] * 64)  # a sample of digits, were they numbers
 
 
 class Hostile:
-    """Writes to the topics of these networks; an async context."""
+    """Writes to the topics of these networks, beside a workload; an async context.
 
-    def __init__(self, settings: Settings, networks: Sequence[CompiledNetwork]) -> None:
+    With `keys`, some of what it poisons with is sealed, as if a worker had written it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        networks: Sequence[CompiledNetwork],
+        workload: Workload | None = None,
+        keys: Keyring | None = None,
+    ) -> None:
+        self._keys = keys
+        self.workload = workload
         self._settings = settings
+        self._networks = list(networks)
         self._inputs = sorted({in_topic(n.input.name) for n in networks})
         spikes = {spikes_topic(o): o for n in networks for o in n.operators}
         self._spikes = dict(sorted(spikes.items()))
         self._results = [out_topic(n.name) for n in networks]
         kafka = kafka_options(settings)
-        self._producer = AIOKafkaProducer(**kafka, acks="all", request_timeout_ms=10_000)
+        self._producer = AIOKafkaProducer(**kafka, acks="all", request_timeout_ms=_PATIENCE_MS)
         self._consumer = AIOKafkaConsumer(
             **kafka, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -69,54 +91,132 @@ class Hostile:
 
     async def repeat(self, fault: Fault) -> int:
         """Append the last records of some topics again, shuffled; how many."""
-        dice = random.Random(fault.number)
+        dice = fault.dice()
         topics = [*self._spikes, *self._inputs, *self._results]
         n = 0
         for topic in dice.sample(topics, 1 + int(fault.strength * 4)):
             place = TopicPartition(topic, dice.randrange(self._settings.partitions))
             records = await self._last(place)
             dice.shuffle(records)
-            for key, value, headers in records:
-                await self._producer.send(
-                    topic, value, key=key, partition=place.partition, headers=headers
-                )
-            n += len(records)
-        await self._producer.flush()
+            n += await self._append(place, records)
         self.n_repeated += n
         return n
+
+    async def damage(self, fault: Fault) -> tuple[str, int]:
+        """Append copies of the last records of the system in a random place, each with one bit
+        turned; where, and how many. What publishers say is theirs to change.
+        """
+        dice = fault.dice()
+        place = self._any_place(fault, dice)
+        ours = [said for said in await self._ends(place) if seal_of(said.headers)]
+        copies = [damaged(dice.choice(ours), dice) for _ in range(int(fault.between(*_DAMAGED)))
+                  if ours]  # fmt: skip
+        return _named(place), await self._append(place, [said for said in copies if said])
+
+    async def forge(self, fault: Fault) -> tuple[str, int]:
+        """Append what the system might say, of streams that are open too; where, and how much."""
+        dice = fault.dice()
+        place = self._any_place(fault, dice)
+        source = place.topic if place.topic in self._inputs else dice.choice(self._inputs)
+        networks = [n.name for n in self._networks if in_topic(n.input.name) == source]
+        names = self._open_names(place.partition)
+        where = Where(place.topic, place.partition, names, networks, source)
+        forged = forgeries(where, await self._ends(place), dice)
+        return _named(place), await self._append(place, forged)
+
+    async def flood(self, fault: Fault) -> tuple[str, int]:
+        """Append thousands of legal and useless records to an input, at once; how many."""
+        dice = fault.dice()
+        network = self._networks[int(fault.target * len(self._networks))]
+        records = flood(_flooded(network), int(fault.between(*_FLOOD)), dice)
+        topic = in_topic(network.input.name)
+        place = TopicPartition(topic, dice.randrange(self._settings.partitions))
+        return _named(place), await self._append(place, records)
 
     async def poison(self, fault: Fault) -> int:
         """Append records that nobody can read to a topic of spikes and to an input; how many."""
         partition = int(fault.strength * self._settings.partitions)
         topic = fault.pick(list(self._spikes))
-        for value in poison_frames(self._spikes[topic]):
-            await self._producer.send(topic, value, partition=partition)
-        records = poison_records(fault.number)
-        for key, value in records:
-            await self._producer.send(fault.pick(self._inputs), value, key=key, partition=partition)
-        await self._producer.flush()
-        n = len(poison_frames(self._spikes[topic])) + len(records)
+        frames = [Said(None, value) for value in poison_frames(self._spikes[topic])]
+        place = TopicPartition(topic, partition)
+        n = await self._append(place, [*frames, *(self._sealed(place, said) for said in frames)])
+        records = [Said(key, value) for key, value in poison_records(fault.number)]
+        n += await self._append(TopicPartition(fault.pick(self._inputs), partition), records)
         self.n_poison += n
         return n
 
-    async def _last(self, place: TopicPartition) -> list[_Said]:
-        async with self._reading:
-            return await self._last_of(place)
+    def _sealed(self, place: TopicPartition, said: Said) -> Said:
+        """The record as a worker writes it that is not in its right mind: with a genuine seal."""
+        if self._keys is None:
+            return said
+        signed = Signed(place.topic, place.partition, said.key, said.value or b"")
+        return said._replace(headers=((SEAL_HEADER, self._keys.seal(signed)),))
 
-    async def _last_of(self, place: TopicPartition) -> list[_Said]:
-        last = (await self._consumer.end_offsets([place]))[place]
+    def _open_names(self, partition: int) -> list[str]:
+        """Of streams of the workload that are being sent to a partition."""
+        n, names = self._settings.partitions, self.workload.open_names if self.workload else ()
+        return [name for name in names if partition_of(name, n) == partition]
+
+    def _any_place(self, fault: Fault, dice: random.Random) -> TopicPartition:
+        """Of the inputs, of what operators say, of results and of dead letters alike."""
+        kinds = ([*self._spikes], self._inputs, self._results, [DEAD_LETTER])
+        topic = dice.choice(kinds[int(fault.target * len(kinds))])
+        return TopicPartition(topic, dice.randrange(self._settings.partitions))
+
+    async def _append(self, place: TopicPartition, records: Sequence[Said]) -> int:
+        """Send records to a place as they are; how many."""
+        for key, value, headers in records:
+            await self._producer.send(
+                place.topic, value, key=key, partition=place.partition, headers=list(headers)
+            )
+        await self._producer.flush()
+        return len(records)
+
+    async def _last(self, place: TopicPartition) -> list[Said]:
+        """The last records of a place."""
+        async with self._reading:
+            first, last = await self._bounds(place)
+            return await self._from(place, max(first, last - _REPEATED)) if first < last else []
+
+    async def _ends(self, place: TopicPartition) -> list[Said]:
+        """The first records of a place, where the system begins its inputs, and the last ones."""
+        async with self._reading:
+            first, last = await self._bounds(place)
+            if last <= first:
+                return []
+            begin = await self._from(place, first)
+            if last - first <= _REPEATED:
+                return begin
+            return begin + await self._from(place, max(first + _REPEATED, last - _REPEATED))
+
+    async def _bounds(self, place: TopicPartition) -> tuple[int, int]:
         first = (await self._consumer.beginning_offsets([place]))[place]
-        if last <= first:
-            return []
+        return first, (await self._consumer.end_offsets([place]))[place]
+
+    async def _from(self, place: TopicPartition, offset: int) -> list[Said]:
+        """Some records from an offset on; there must be one."""
         self._consumer.assign([place])
-        self._consumer.seek(place, max(first, last - _REPEATED))
-        found: list[_Said] = []
+        self._consumer.seek(place, offset)
+        found: list[Said] = []
         while fetched := await self._consumer.getmany(timeout_ms=_WAIT_MS):
             for records in fetched.values():
-                found += [(r.key, r.value, list(r.headers)) for r in records]
+                found += [Said(r.key, r.value, tuple(r.headers)) for r in records]
             if len(found) >= _REPEATED:
                 break
-        return found
+        return found[:_REPEATED]
+
+
+def _flooded(network: CompiledNetwork) -> FloodedInput:
+    """The network's input, with a sample in which nothing happens."""
+    source, has_events = network.input, network.input.encoder == "events"
+    steps = source.n_steps or 1
+    sample = np.zeros((steps, *source.shape) if has_events else source.shape, np.uint8)
+    n_values = math.prod(source.shape)
+    return FloodedInput(steps, n_values, has_events, sample_record("", sample))
+
+
+def _named(place: TopicPartition) -> str:
+    return f"{place.topic}/{place.partition}"
 
 
 def poison_frames(operator: str) -> tuple[bytes, ...]:

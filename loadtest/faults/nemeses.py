@@ -1,35 +1,48 @@
 """What injects each kind of fault into a world, and heals it again.
 
-A nemesis returns when the fault is over, with what it did to whom: (target, workers that it may
-have stopped), "*" standing for all of them. It returns None where there was nothing to hit.
+A nemesis returns when the fault is over, with what it did to whom. It returns None where there was
+nothing to hit.
 """
 
 import asyncio
+import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from redis.asyncio import Redis
 
+from loadtest.faults.codecs import send_in_all_codecs, send_in_transactions
 from loadtest.faults.hostile import Hostile
 from loadtest.faults.proxy import Proxy
 from loadtest.faults.schedule import Fault
+from loadtest.faults.store_damage import evict_by_itself, evict_some, turn_bit
 from loadtest.faults.worker import jump
 from loadtest.faults.world import World
 from router.redis_server import RedisServer
 from router.supervisor import Child
 
-__all__ = ["NEMESES", "Done", "Nemesis", "full_disk"]
+__all__ = ["EXCUSES", "NEMESES", "Done", "Nemesis", "full_disk"]
 
-Done = tuple[str, tuple[str, ...]]
+
+class Done(NamedTuple):
+    """What was hit, the workers that may have stopped by it ("*" stands for all of them), and the
+    partition whose streams it may have cost (None: any)."""
+
+    target: str
+    hit: tuple[str, ...] = ()
+    partition: int | None = None
+
+
 Nemesis = Callable[[World, Hostile, Fault], Awaitable[Done | None]]
 
 ALL: Final = ("*",)
 _SLOW_S: Final = 0.1  # a slow worker runs for a fifth of each such time
 _DAY_S: Final = 86_400.0
+_EVICTED: Final = 0.2  # of all keys, at most
 
 
 def _victim(world: World, fault: Fault) -> Child | None:
@@ -44,7 +57,7 @@ async def _kill_worker(world: World, hostile: Hostile, fault: Fault) -> Done | N
     if (victim := _victim(world, fault)) is None:
         return None
     victim.signal(signal.SIGKILL)
-    return victim.name, (victim.name,)
+    return Done(victim.name, (victim.name,))
 
 
 async def _kill_workers(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -55,7 +68,7 @@ async def _kill_workers(world: World, hostile: Hostile, fault: Fault) -> Done | 
     victims = (running[first], running[first - 1])
     for name in victims:
         world.stack.workers[name].signal(signal.SIGKILL)
-    return " and ".join(victims), victims
+    return Done(" and ".join(victims), victims)
 
 
 async def _kill_gateway(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -63,7 +76,7 @@ async def _kill_gateway(world: World, hostile: Hostile, fault: Fault) -> Done | 
     if gateway is None or not gateway.running:
         return None
     gateway.signal(signal.SIGKILL)
-    return gateway.name, ()
+    return Done(gateway.name, ())
 
 
 async def _pause_worker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -72,7 +85,7 @@ async def _pause_worker(world: World, hostile: Hostile, fault: Fault) -> Done | 
     victim.signal(signal.SIGSTOP)
     await asyncio.sleep(fault.between(1.2, 3.0) * world.settings.lease_ttl_ms / 1000)
     victim.signal(signal.SIGCONT)
-    return victim.name, (victim.name,)
+    return Done(victim.name, (victim.name,))
 
 
 async def _slow_worker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -83,14 +96,14 @@ async def _slow_worker(world: World, hostile: Hostile, fault: Fault) -> Done | N
         await asyncio.sleep(0.8 * _SLOW_S)
         victim.signal(signal.SIGCONT)
         await asyncio.sleep(0.2 * _SLOW_S)
-    return victim.name, (victim.name,)
+    return Done(victim.name, (victim.name,))
 
 
 async def _stop_worker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
     if (victim := _victim(world, fault)) is None:
         return None
     victim.signal(signal.SIGTERM)
-    return victim.name, (victim.name,)
+    return Done(victim.name, (victim.name,))
 
 
 async def _scale(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -99,7 +112,7 @@ async def _scale(world: World, hostile: Hostile, fault: Fault) -> Done | None:
         await world.start_worker(name)
     await asyncio.sleep(fault.between(2.0, 5.0))
     await asyncio.gather(*(world.stack.stop_worker(name) for name in names))
-    return " and ".join(names), names
+    return Done(" and ".join(names), names)
 
 
 async def _jump_clock(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -108,7 +121,7 @@ async def _jump_clock(world: World, hostile: Hostile, fault: Fault) -> Done | No
     jump(world.clock(victim.name), fault.between(-_DAY_S, _DAY_S))
     await asyncio.sleep(fault.between(1.0, 3.0))
     jump(world.clock(victim.name), 0.0)
-    return victim.name, ()
+    return Done(victim.name, ())
 
 
 # ---- networks ---------------------------------------------------------------------------------
@@ -119,7 +132,7 @@ def _at_broker(act: Callable[[Proxy, Fault], None], low: float, high: float) -> 
         if (victim := _victim(world, fault)) is None:
             return None
         await _disturb(world.broker_proxies(victim.name), act, fault, low, high)
-        return f"{victim.name} - broker", (victim.name,)
+        return Done(f"{victim.name} - broker", (victim.name,))
 
     return nemesis
 
@@ -129,7 +142,7 @@ def _at_store(act: Callable[[Proxy, Fault], None], low: float, high: float) -> N
         if (victim := _victim(world, fault)) is None:
             return None
         await _disturb([world.store_proxy(victim.name)], act, fault, low, high)
-        return f"{victim.name} - store", (victim.name,)
+        return Done(f"{victim.name} - store", (victim.name,))
 
     return nemesis
 
@@ -167,7 +180,7 @@ async def _kill_store(world: World, hostile: Hostile, fault: Fault) -> Done | No
         await asyncio.sleep(fault.between(0.0, 2.0))
         await world.redis.primary.start()
         await world.redis.replica.wait_replicated()
-    return "store", ALL
+    return Done("store", ALL)
 
 
 async def _fail_over(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -176,7 +189,7 @@ async def _fail_over(world: World, hostile: Hostile, fault: Fault) -> Done | Non
         await asyncio.sleep(fault.between(0.0, 1.0))  # so long nothing reaches the replica
         await world.fail_over()
         await world.restore_replica()
-    return "store", ALL
+    return Done("store", ALL)
 
 
 async def _wipe_store(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -187,19 +200,45 @@ async def _wipe_store(world: World, hostile: Hostile, fault: Fault) -> Done | No
         await asyncio.sleep(fault.between(0.0, 1.0))
         await world.deploy()
         await world.redis.replica.wait_replicated()
-    return "store", ALL
+    return Done("store", ALL)
 
 
 async def _fill_disk(world: World, hostile: Hostile, fault: Fault) -> Done | None:
     async with world.store_lock, full_disk(world.redis.primary):
         await asyncio.sleep(fault.between(1.0, 4.0))
-    return "store", ALL
+    return Done("store", ALL)
 
 
 async def _flush_scripts(world: World, hostile: Hostile, fault: Fault) -> Done | None:
     async with world.store_lock, _asking(world) as client:
         await client.script_flush()
-    return "store", ()
+    return Done("store", ())
+
+
+async def _damage_store(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    """Most of what is damaged is written anew soon: every other time somebody reads it first."""
+    async with world.store_lock, _holding(world) as client:
+        damage = await turn_bit(client, fault.dice())
+    if damage is None:
+        return None
+    if fault.strength < 0.5 and (victim := _victim(world, fault)) is not None:
+        await asyncio.sleep(fault.strength)
+        victim.signal(signal.SIGKILL)
+    return Done(damage.what, ALL, damage.partition)
+
+
+async def _evict_store(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    """By the store's own choice, or key by key; as after a loss, one deploys again."""
+    share = fault.between(0.0, _EVICTED)
+    async with world.store_lock:
+        async with _holding(world) as client:
+            if fault.target < 0.5:
+                what = f"{await evict_by_itself(client, share)} keys by itself"
+            else:
+                what = f"{await evict_some(client, fault.dice(), share)} keys"
+        await asyncio.sleep(fault.between(0.0, 1.0))
+        await world.deploy()
+    return Done(what, ALL)
 
 
 @asynccontextmanager
@@ -225,6 +264,13 @@ async def _asking(world: World) -> AsyncIterator[Redis]:
         yield client
 
 
+@asynccontextmanager
+async def _holding(world: World) -> AsyncIterator[Redis]:
+    """A client that is given the very bytes."""
+    async with Redis.from_url(world.redis.primary.url) as client:
+        yield client
+
+
 # ---- the broker -------------------------------------------------------------------------------
 
 
@@ -236,7 +282,7 @@ async def _kill_broker(world: World, hostile: Hostile, fault: Fault) -> Done | N
         await asyncio.sleep(fault.between(0.0, 4.0))
         await kafka.start_broker(number)
         await kafka.wait_in_sync()
-    return f"broker {number}", ALL
+    return Done(f"broker {number}", ALL)
 
 
 async def _roll_brokers(world: World, hostile: Hostile, fault: Fault) -> Done | None:
@@ -246,7 +292,44 @@ async def _roll_brokers(world: World, hostile: Hostile, fault: Fault) -> Done | 
             await kafka.stop_broker(number)
             await kafka.start_broker(number)
             await kafka.wait_in_sync()
-    return "all brokers", ALL
+    return Done("all brokers", ALL)
+
+
+async def _long_broker(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    """Longer than a broker's answer is waited for; every other time longer than a record is."""
+    share = fault.between(0.55, 1.45)
+    async with world.broker_lock, _silent(world, fault) as who:
+        await asyncio.sleep(share * world.settings.send_timeout_s)
+    return Done(who, ALL)
+
+
+@asynccontextmanager
+async def _silent(world: World, fault: Fault) -> AsyncIterator[str]:
+    """Meanwhile the broker, one of three, or all three of them get no time (SIGSTOP)."""
+    if world.kafka is None:
+        with _stopped(world.broker_pid()):
+            yield "the broker"
+        return
+    kafka = world.kafka
+    one = kafka.numbers[int(fault.target * 2 * len(kafka.numbers)) % len(kafka.numbers)]
+    numbers = [one] if fault.target < 0.5 else list(kafka.numbers)
+    for number in numbers:
+        kafka.pause(number)
+    try:
+        yield "broker " + ", ".join(map(str, numbers))
+    finally:
+        for number in numbers:
+            kafka.resume(number)
+    await kafka.wait_in_sync()
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 # ---- records ----------------------------------------------------------------------------------
@@ -254,13 +337,46 @@ async def _roll_brokers(world: World, hostile: Hostile, fault: Fault) -> Done | 
 
 async def _repeat_frames(world: World, hostile: Hostile, fault: Fault) -> Done | None:
     n = await hostile.repeat(fault)
-    return f"{n} records", ()
+    return Done(f"{n} records", ())
 
 
 async def _poison(world: World, hostile: Hostile, fault: Fault) -> Done | None:
     n = await hostile.poison(fault)
-    return f"{n} records", ()
+    return Done(f"{n} records", ())
 
+
+async def _damage_topic(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    place, n = await hostile.damage(fault)
+    return Done(f"{n} records of {place}") if n else None
+
+
+async def _forge(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    place, n = await hostile.forge(fault)
+    return Done(f"{n} records in {place}") if n else None
+
+
+async def _flood(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    place, n = await hostile.flood(fault)
+    return Done(f"{n} records in {place}")
+
+
+async def _codecs(world: World, hostile: Hostile, fault: Fault) -> Done | None:
+    dice = fault.dice()
+    workload = hostile.workload
+    if workload is None:
+        return None
+    n = await send_in_all_codecs(world.settings, workload, dice)
+    if world.kafka is not None:  # the embedded broker knows no transactions
+        n += await send_in_transactions(world.settings, workload, dice)
+    return Done(f"{n} records")
+
+
+EXCUSES: Final[Mapping[str, tuple[str, ...]]] = {
+    "damage-store": ("SnapshotCorrupt", "InputLost", "EraLost"),
+    "evict-store": ("SnapshotCorrupt", "InputLost", "EraLost"),
+    "long-broker": ("DeadlineMissed",),
+}
+"""Errors that such a fault alone may end streams with."""
 
 NEMESES: Final[Mapping[str, Nemesis]] = {
     "kill-worker": _kill_worker,
@@ -283,6 +399,13 @@ NEMESES: Final[Mapping[str, Nemesis]] = {
     "flush-scripts": _flush_scripts,
     "repeat-frames": _repeat_frames,
     "poison": _poison,
+    "damage-store": _damage_store,
+    "evict-store": _evict_store,
+    "damage-topic": _damage_topic,
+    "forge": _forge,
+    "codecs": _codecs,
+    "flood": _flood,
+    "long-broker": _long_broker,
     "jump-clock": _jump_clock,
     "kill-broker": _kill_broker,
     "roll-brokers": _roll_brokers,

@@ -20,6 +20,7 @@ _COUNTED: Final = (
     "checkpoints_total",
     "checkpoints_refused_total",
     "poison_frames_total",
+    "unsealed_total",
     "dead_letters_total",
 )
 
@@ -125,7 +126,7 @@ def _reason(error: str) -> str:
     return named[0] if named else error[:60]
 
 
-def _combination(excuse: tuple[Injected, Injected] | None) -> str:
+def _combination(excuse: tuple[Injected, ...] | None) -> str:
     return "none" if excuse is None else " with ".join(sorted(f.kind for f in excuse))
 
 

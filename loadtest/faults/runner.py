@@ -4,7 +4,9 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from aiokafka.errors import KafkaError
@@ -13,12 +15,14 @@ from redis.exceptions import RedisError
 from loadtest.faults.contents import Contents
 from loadtest.faults.history import History, Injected
 from loadtest.faults.hostile import Hostile
-from loadtest.faults.nemeses import NEMESES
+from loadtest.faults.nemeses import EXCUSES, NEMESES
 from loadtest.faults.schedule import Fault
 from loadtest.faults.watch import Tap, Watcher
 from loadtest.faults.workload import Pace, Workload
 from loadtest.faults.world import World
 from router.client import Publisher, ResultReader
+from router.keyrings import load_keys, look_up
+from router.store.redis import RedisStore
 from router.supervisor import StackError
 from topologies.errors import SpikeRouterError
 
@@ -56,18 +60,26 @@ async def play(
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    history = History(expected=contents.expected)
-    tap = Tap(world.settings, list(contents.networks), history)
+    history = History(expected=contents.expected, partitions=world.settings.partitions)
     watcher = Watcher(world, history)
     async with (
         Publisher.of(world.settings) as publisher,
-        ResultReader.of(world.settings) as reader,
-        Hostile(world.settings, list(contents.networks.values())) as hostile,
+        RedisStore.of(world.settings) as store,
+        AsyncExitStack() as exits,
     ):
+        keys = await load_keys(store)
+        learn = partial(look_up, store, keys, world.settings.lease_ttl_ms / 1000)
+        reader = await exits.enter_async_context(
+            ResultReader.of(world.settings, keys=keys, learn_keys=learn)
+        )
         workload = Workload(
             contents, history, publisher, reader, world.stack.http if world.stack.gateway else "",
             pace or Pace(), seed, prefix=f"{secrets.token_hex(3)}-",
         )  # fmt: skip
+        hostile = await exits.enter_async_context(
+            Hostile(world.settings, list(contents.networks.values()), workload, keys)
+        )
+        tap = Tap(world.settings, list(contents.networks), history, keys, learn)
         watching = [asyncio.create_task(loop_()) for loop_ in (tap.run, watcher.run)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -78,6 +90,9 @@ async def play(
                 await asyncio.sleep(_QUIET_S)
                 workload.stop()
                 await running
+            for task in watching:
+                if task.done():  # a run that nobody watched proves nothing
+                    task.result()
         finally:
             for task in watching:
                 task.cancel()
@@ -131,12 +146,18 @@ async def _one(
     if done is None:
         say(f"{fault.number:4d}  {fault.kind}: there was nothing to hit")
         return
-    target, hit = done
-    injected = _injected(fault, target, began, hit)
+    injected = _injected(fault, done.target, began, done.hit, done.partition)
     history.faults.append(injected)
-    say(f"{fault.number:4d}  {fault.kind:14s} {target}, {injected.over - began:.1f} s")
+    say(f"{fault.number:4d}  {fault.kind:14s} {done.target}, {injected.over - began:.1f} s")
 
 
-def _injected(fault: Fault, target: str, began: float, hit: tuple[str, ...]) -> Injected:
+def _injected(
+    fault: Fault,
+    target: str,
+    began: float,
+    hit: tuple[str, ...],
+    partition: int | None = None,
+) -> Injected:
     over = asyncio.get_running_loop().time()
-    return Injected(fault.number, fault.kind, target, began, over, hit)
+    excuses = EXCUSES.get(fault.kind, ())
+    return Injected(fault.number, fault.kind, target, began, over, hit, excuses, partition)

@@ -35,6 +35,13 @@ KINDS: Final[Mapping[str, tuple[float, str]]] = {
     "flush-scripts": (3, "the store forgets its scripts"),
     "repeat-frames": (4, "a publisher repeats frames and input, in another order"),
     "poison": (4, "frames and records that nobody can read"),
+    "damage-store": (3, "one bit of any key or field of the store turns over"),
+    "evict-store": (1, "the store evicts keys that it picks at random"),
+    "damage-topic": (4, "copies of what the system said, in any topic, with one bit turned"),
+    "forge": (4, "records and frames in the system's name, by somebody without its keys"),
+    "codecs": (3, "records compressed in every way, and batches that nobody can read"),
+    "flood": (3, "thousands of legal and useless records within a second"),
+    "long-broker": (1, "the broker is away for longer than records may be on their way"),
     "jump-clock": (2, "the wall clock of a worker jumps"),
     "kill-broker": (3, "SIGKILL of one of three brokers, and its restart"),
     "roll-brokers": (1, "all three brokers restarted, one after the other"),
@@ -66,6 +73,10 @@ class Fault:
     def pick(self, names: Sequence[str]) -> str:
         """One of the names; they must not be empty."""
         return names[int(self.target * len(names))]
+
+    def dice(self) -> random.Random:
+        """For all that it chooses besides: its own, and the same in each replay."""
+        return random.Random(f"{self.number} {self.kind} {self.target} {self.strength}")
 
     def between(self, low: float, high: float) -> float:
         """How long or how much, by its strength."""

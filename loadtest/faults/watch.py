@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from loadtest.faults.history import History, Sample, Size, TaskView, Wire
 from loadtest.faults.world import World
+from router.seals import Keyring, Signed, Trust, seal_of
 from router.security import kafka_options
 from router.settings import Settings
 from router.store.calls import committed_offsets, status
@@ -30,10 +32,22 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Tap:
-    """Reads results topics from their beginning, repeats and all, into the history."""
+    """Reads results topics from their beginning, repeats and all, into the history.
 
-    def __init__(self, settings: Settings, networks: list[str], history: History) -> None:
+    With `keys`, what the system has not sealed is counted and passed over.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        networks: list[str],
+        history: History,
+        keys: Keyring | None = None,
+        learn_keys: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         self._settings = settings
+        self._keys = Keyring(is_open=True) if keys is None else keys
+        self._learn_keys = learn_keys
         self._history = history
         self._places = {
             TopicPartition(out_topic(network), p): network
@@ -61,7 +75,19 @@ class Tap:
     async def _take(self, fetched: dict[TopicPartition, list[Any]]) -> None:
         for place, records in fetched.items():
             for record in records:
-                self._frame(place, record.value or b"")
+                if await self._is_sealed(place, record):
+                    self._frame(place, record.value or b"")
+                else:
+                    self._history.n_unsealed += 1
+
+    async def _is_sealed(self, place: TopicPartition, record: Any) -> bool:
+        signed = Signed(place.topic, place.partition, record.key, record.value or b"")
+        seal = seal_of(record.headers)
+        trust = self._keys.trust(signed, seal)
+        if trust is Trust.UNKNOWN and self._learn_keys is not None:
+            await self._learn_keys()
+            trust = self._keys.trust(signed, seal)
+        return trust is Trust.GENUINE
 
     def _frame(self, place: TopicPartition, value: bytes) -> None:
         try:
@@ -107,7 +133,7 @@ class Watcher:
 
     async def _sample_store(self, store: RedisStore) -> None:
         while True:
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(StoreError, ValueError):  # it may be damaged on purpose
                 await self._sample(store)
             await asyncio.sleep(_SAMPLE_S)
 

@@ -66,6 +66,22 @@ class Workload:
         self._dice = random.Random(self.seed)
         self._loop = asyncio.get_running_loop()
         self._n_open = 0
+        self._open: dict[str, None] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    @property
+    def open_names(self) -> list[str]:
+        """Names of streams that are being sent now, in the order in which they began."""
+        return list(self._open)
+
+    def adopt(self, name: str, content: Content) -> None:
+        """Await an answer as well that somebody else has sent the request for, just now."""
+        at = self._loop.time()
+        self.history.sent.append(Sent(name, content.name, content.networks, 0, last=True, at=at))
+        for network in content.networks:
+            if self._group is not None:
+                deadline = Deadline.after(_TIMEOUT_S)
+                self._group.create_task(self._follow(name, network, deadline))
 
     def stop(self) -> None:
         """Begin nothing new."""
@@ -84,6 +100,7 @@ class Workload:
             httpx.AsyncClient(timeout=timeout, trust_env=False, verify=False) as client,
             asyncio.TaskGroup() as group,
         ):
+            self._group = group
             group.create_task(self._requests(group, client))
             for lane, mine in enumerate(walks.values()):
                 for number in range(self.pace.streams):
@@ -149,10 +166,12 @@ class Workload:
         while not self.stopping.is_set():
             content = self._dice.choice(walks)
             name = self._name(content)
+            self._open[name] = None
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(self._stream(name, content))
                 for network in content.networks:
                     group.create_task(self._read(name, network, sending))
+            del self._open[name]
 
     async def _stream(self, name: str, content: Content) -> None:
         n = len(content.samples)

@@ -18,6 +18,7 @@ from loadtest.faults.proxy import Proxy
 from loadtest.faults.worker import new_clock, worker_command
 from router.apache import ApacheKafka
 from router.deploy import deploy
+from router.embedded import EmbeddedBroker
 from router.processes import ServerError
 from router.redis_server import RedisPair
 from router.settings import Settings
@@ -203,6 +204,13 @@ class World:
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
+
+    def broker_pid(self) -> int:
+        """The process of the embedded broker. Raises ServerError where it does not run."""
+        broker = self.stack.broker
+        if not isinstance(broker, EmbeddedBroker) or not broker.pid:
+            raise ServerError("The stack has no embedded broker that runs.")
+        return broker.pid
 
     def apache(self) -> ApacheKafka:
         """The brokers, where they can be killed and come back."""

@@ -363,7 +363,8 @@ def blob_calls(
 def load_references(task: TaskId) -> Query[References | None]:
     """First half of a load: None when the task never committed.
 
-    What is damaged is left out, and whoever opens the blobs notices what it misses (24).
+    What is damaged is left out, and whoever opens the blobs notices what it misses (24): also where
+    the record is new and the head gone, since what is left would refuse all that begins anew.
     """
     base = prefix(task.partition)
 
@@ -371,7 +372,8 @@ def load_references(task: TaskId) -> Query[References | None]:
         record, head, positions, streams = given
         number, version = map(replies.loose, replies.items_of(record or (None, None)))
         current, previous = map(replies.loose, replies.items_of(head or (None, None)))
-        if not current and not (number.isdecimal() and int(number)):
+        has_number = number.isdecimal() and int(number) > 0
+        if not (current or previous or has_number or positions or streams):
             return None
         return References(
             number=int(number) if number.isdecimal() else 0,

@@ -38,6 +38,7 @@ from router.store.lua import script
 from router.store.manifests import open_manifest, seal_manifest
 from router.store.nodes import AWAY, Nodes, ask
 from router.store.parts import MOST, Piece, batches, joined, pieces
+from router.topics import NAME
 
 __all__ = ["RedisStore"]
 
@@ -293,7 +294,7 @@ class RedisStore:
     async def removed_networks(self) -> frozenset[str]:
         """The networks that were removed: one that is neither here nor listed, the store forgot."""
         (names,) = await self._execute([("SMEMBERS", _REMOVED)])
-        return frozenset(name.decode() for name in cast("set[bytes]", names))
+        return frozenset(_legal(cast("set[bytes]", names)))
 
     async def put_begin(self, network: str, begin: bytes) -> None:
         """Write where a network begins in its topics, unless that is known already (31)."""
@@ -346,7 +347,7 @@ class RedisStore:
     async def list_networks(self) -> tuple[str, ...]:
         """The names of all deployed networks, sorted."""
         (names,) = await self._execute([("SMEMBERS", _MANIFESTS)])
-        return tuple(sorted(name.decode() for name in cast("set[bytes]", names)))
+        return tuple(sorted(_legal(cast("set[bytes]", names))))
 
     async def put_artifact(self, operator: str, artifact: bytes) -> None:
         """Write an operator's artifact; its id is the hash of the bytes, so this is idempotent."""
@@ -458,6 +459,14 @@ async def _pipelined(commands: Sequence[tuple[calls.Arg, ...]], client: Redis) -
 
 def _is_mistyped(reply: object) -> bool:
     return isinstance(reply, errors.ResponseError) and "WRONGTYPE" in str(reply)
+
+
+def _legal(names: Iterable[bytes]) -> Iterator[str]:
+    """The names that a network can have: a damaged one is nobody's, and hides no other."""
+    for name in names:
+        text = name.decode(errors="replace")
+        if NAME.fullmatch(text) is not None:
+            yield text
 
 
 def _unless_mistyped(reply: Any) -> Reply:

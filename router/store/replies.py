@@ -208,7 +208,7 @@ def task_status(row: Reply) -> TaskStatus:
         wanted_by=loose(wanted),
         error=loose(error),
         needs=tuple(int(need) for need in text(needs).split()),
-        last_error=text(last_error),
+        last_error=loose(last_error),
         damaged=not flag(whole),
     )
 

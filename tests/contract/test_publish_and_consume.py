@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from safetensors.numpy import save_file
 
+from loadtest.faults.raw_batches import append_raw, batch
 from router.bus import Bus, Place
 from router.cli import main
 from router.client import Publisher
@@ -28,7 +29,6 @@ from router.store.redis import RedisStore
 from router.topics import out_topic
 from router.wire import Batch, Frame, StreamId, encode_frame
 from tests.contract.conftest import REAL_KAFKA
-from tests.contract.raw_batches import append_raw, batch
 from topologies.compiler import compile_network
 from topologies.samples import dense_network
 

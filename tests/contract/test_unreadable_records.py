@@ -9,6 +9,7 @@ import pytest
 from aiokafka.protocol.fetch import FetchRequest
 from confluent_kafka import Producer
 
+from loadtest.faults.raw_batches import CODECS, append_raw, batch
 from router.bus import Bus, Place
 from router.client import Publisher, ResultReader, partition_of
 from router.fetching import Unreadable
@@ -16,7 +17,6 @@ from router.payload import pack_result
 from router.settings import EMBEDDED_PARTITIONS, Settings
 from router.topics import out_topic
 from router.wire import Batch, Frame, StreamId, encode_frame
-from tests.contract.raw_batches import CODECS, append_raw, batch
 
 _DEADLINE_S: Final = 30.0
 FreshName = Callable[[str], str]

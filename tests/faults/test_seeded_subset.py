@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.serial]
 _SEED = int(os.environ.get("SEED", "2026"))
 _SEEN = (
     "duplicates_dropped_total", "windows_replayed_total", "poison_frames_total",
-    "dead_letters_total",
+    "dead_letters_total", "unsealed_total",
 )  # fmt: skip
 _log = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ async def test_no_mix_of_faults_loses_doubles_or_changes_anything(contents: Cont
 
 _AT_BROKERS = (
     "kill-broker", "roll-brokers", "kill-worker", "hang-broker", "cut-broker", "kill-store",
-    "repeat-frames",
+    "repeat-frames", "codecs", "long-broker",
 )  # fmt: skip
 
 
 @pytest.mark.servers
 @pytest.mark.timeout(400)
 async def test_no_fault_of_apache_kafka_does_either(contents: Contents) -> None:
-    faults = draw(_SEED, 10, gap_s=3.0, kinds=_AT_BROKERS)
+    faults = draw(_SEED, 12, gap_s=3.0, kinds=_AT_BROKERS)
     assert set(_AT_BROKERS) <= set(APACHE)
     settings = Settings.load(partitions=2, log_level="WARNING")
     async with World(settings, contents.networks, n_workers=3, apache=True) as world:

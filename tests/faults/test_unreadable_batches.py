@@ -7,11 +7,11 @@ import pytest
 from confluent_kafka import Producer
 
 from loadtest.faults.contents import DIGITS, Content
+from loadtest.faults.raw_batches import CODECS, append_raw, batch
 from loadtest.traffic import sample_record
 from router.client import StreamFailed
 from router.records import encode_record, record_key
 from router.topics import in_topic, spikes_topic
-from tests.contract.raw_batches import CODECS, append_raw, batch
 from tests.faults.served import Served
 
 pytestmark = [pytest.mark.faults, pytest.mark.serial]

@@ -2,7 +2,9 @@
 -- Reply: {now, settling ms, {{worker, alive, info}...}, {{id, kind, cost, worker, lease ms,
 --         claims, number, checkpoint age or '', hand, wanted by or '', error, needs, last error,
 --         whole}...}}.
--- What is damaged of a record is '' or 0; without its kind or cost it is not `whole`.
+-- A name without a record is no task: a bit of another's name was turned, or its record is lost,
+-- and who knows its network writes it anew. What is damaged of a record is '' or 0; without its kind
+-- or cost it is not `whole`.
 local now = clock()
 local settle = redis.call('HGET', prefix .. 'server', 'settle_until')
 
@@ -15,7 +17,7 @@ for i = 1, #records, 2 do
 end
 table.sort(workers, function(a, b) return a[1] < b[1] end)
 
-for _, id in ipairs(sorted_tasks()) do
+local function row_of(id)
   local f = fields(key('task', id), 'kind', 'cost', 'worker', 'token', 'deadline',
     'ttl', 'claims', 'number', 'committed', 'hand', 'wanted_by', 'wanted_until', 'error', 'needs',
     'last_error')
@@ -30,8 +32,14 @@ for _, id in ipairs(sorted_tasks()) do
     wanted = f[11] or ''
   end
   local whole = f[1] and number(f[2]) and legal_needs(f[14]) and '1' or '0'
-  tasks[#tasks + 1] = {id, f[1] or '', int(number(f[2], 0)), f[3] or '', int(lease),
+  return {id, f[1] or '', int(number(f[2], 0)), f[3] or '', int(lease),
     int(number(f[7], 0)), int(number(f[8], 0)), age, f[10] or '', wanted, f[13] or '',
     legal_needs(f[14]) and f[14] or '', f[15] or '', whole}
+end
+
+for _, id in ipairs(sorted_tasks()) do
+  if redis.call('EXISTS', key('task', id)) == 1 then
+    tasks[#tasks + 1] = row_of(id)
+  end
 end
 return {int(now), int(math.max(0, number(settle, 0) - now)), workers, tasks}

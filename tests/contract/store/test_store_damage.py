@@ -140,3 +140,61 @@ def test_part_of_a_checkpoint_of_another_type_is_loaded_as_lost_and_replaced(
     assert loaded.number == 1
     assert server.commit(task, "t", 2, {"1:1": 1}, full=True) is OK
     assert [*server.load(task).streams] == ["1:1"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("value", ["", "x9", b"\xff\xfe", "12 x 7", "-"])
+def test_status_tells_of_a_task_whatever_a_field_of_its_record_holds(
+    server: "Server", tasks: list[TaskId], value: str | bytes
+) -> None:
+    server.deploy(tasks[0])
+    key = f"{PREFIX}task:{tasks[0]}"
+    fields = command(server, "HGETALL", key)
+    names = [*fields] if isinstance(fields, dict) else fields[::2]
+    for name in [*names, "last_error", "error", "hand", "wanted_by"]:
+        before = command(server, "HGET", key, name)
+        command(server, "HSET", key, name, value)
+        assert [row.task for row in server.run(calls.status(0)).tasks] == [tasks[0]], name
+        if before is None:
+            command(server, "HDEL", key, name)
+        else:
+            command(server, "HSET", key, name, before)
+
+
+@pytest.mark.parametrize("left", ["streams", "pos"])
+def test_what_is_left_of_a_checkpoint_without_record_and_head_is_loaded_and_replaced(
+    server: "Server", tasks: list[TaskId], left: str
+) -> None:
+    task = tasks[0]
+    server.deploy(task)
+    server.claim_one("a", "t")
+    assert server.commit(task, "t", 1, {"1:1": 5}, offset=9) is OK
+    for key in {"task", "head", "streams", "pos"} - {left}:
+        command(server, "UNLINK", f"{PREFIX}{key}:{task}")
+    server.deploy(task)
+    server.claim_one("b", "u")
+    loaded = server.load(task)
+    assert loaded is not None
+    assert (loaded.number, loaded.head_current) == (0, None)
+    assert server.commit(task, "u", 1, {"1:1": 1}, full=True, offset=1) is BACKWARDS
+    assert server.commit(task, "u", 1, {"1:1": 1}, full=True, offset=1, mends=True) is OK
+
+
+def test_name_of_a_task_that_became_another_is_no_task_and_the_right_one_is_mended(
+    server: "Server", tasks: list[TaskId]
+) -> None:
+    task = tasks[0]
+    server.deploy(task)
+    for stray in (task._replace(generation=task.generation + 1), task._replace(group=77)):
+        command(server, "SREM", f"{PREFIX}tasks", str(task))
+        command(server, "SADD", f"{PREFIX}tasks", str(stray))
+        assert server.run(calls.status(0)).tasks == ()
+        server.run(calls.mend_task(TaskSpec(task, "synaptic", 1)))
+        assert [row.task for row in server.run(calls.status(0)).tasks] == [task]
+    assert [c.task for c in server.claim("a", "t", limit=9).claimed] == [task]
+
+
+def test_lost_record_of_a_task_is_mended(server: "Server", tasks: list[TaskId]) -> None:
+    server.deploy(tasks[0])
+    command(server, "UNLINK", f"{PREFIX}task:{tasks[0]}")
+    server.run(calls.mend_task(TaskSpec(tasks[0], "synaptic", 1)))
+    assert [c.task for c in server.claim("a", "t").claimed] == [tasks[0]]

@@ -123,3 +123,15 @@ async def test_worker_mends_the_record_of_a_task_whose_kind_is_damaged(
     assert {row.task: row.kind for row in (await store.status(0)).tasks} == {
         spec.task: spec.kind for spec in specs
     }
+
+
+@pytest.mark.parametrize("damaged", [b"dens\xe5", b"net/work", b""])
+async def test_a_name_with_a_bit_turned_hides_no_other_network(
+    store: RedisStore, admin: redis.Redis, network: CompiledNetwork, damaged: bytes
+) -> None:
+    await store.put_manifest(network.name, network.to_bytes())
+    admin.sadd("snn:networks", damaged)
+    admin.sadd("snn:removed", damaged, b"gone")
+    assert await store.list_networks() == (network.name,)
+    assert await store.removed_networks() == {"gone"}
+    assert list(await load_networks(store)) == [network.name]

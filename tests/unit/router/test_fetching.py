@@ -2,8 +2,8 @@
 
 import pytest
 
+from loadtest.faults.raw_batches import batch, with_base_offset
 from router.fetching import Extent, extent_of
-from tests.contract.raw_batches import batch, with_base_offset
 
 BEFORE = with_base_offset(batch(b"x"), 6)
 BEHIND = with_base_offset(batch(b"y"), 10)

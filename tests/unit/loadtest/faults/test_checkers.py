@@ -16,6 +16,7 @@ from loadtest.faults.history import (
     TaskView,
     Wire,
 )
+from router.client import partition_of
 
 _A, _B = b"a" * 8, b"b" * 8
 _NETS = ("one", "two")
@@ -270,3 +271,41 @@ def test_a_child_goes_with_the_worker_that_started_it() -> None:
         child = task._replace(worker="w1-4711") if task.worker == "w1" else task
         history.samples[i] = sample._replace(tasks={**sample.tasks, "hit": child})
     assert judge(history) == []
+
+
+_BIT = Injected(1, "damage-store", "a key", 10.0, 10.0, ("*",), ("SnapshotCorrupt", "InputLost"), 1)
+
+
+def _damaged_history(fault: Injected, stream: str = "s") -> tuple[History, End]:
+    end = End("one", stream, "SnapshotCorrupt: stream 4 has no readable snapshot left", 20.0)
+    return History(partitions=2, faults=[fault], ends=[end]), end
+
+
+def _name_in(partition: int) -> str:
+    return next(n for n in "abcdefgh" if partition_of(n, 2) == partition)
+
+
+def test_damage_alone_excuses_the_errors_that_it_brings_to_streams_of_its_partition() -> None:
+    history, end = _damaged_history(_BIT, _name_in(1))
+    assert excuse_of(history, end) == (_BIT,)
+    other = end._replace(error="DeadlineMissed: no result of window 4")
+    assert excuse_of(history, other) is None
+    assert excuse_of(history, end._replace(stream=_name_in(0))) is None
+    assert excuse_of(history, end._replace(at=51.0)) is None
+    assert excuse_of(history, end._replace(at=9.0)) is None
+
+
+def test_damage_to_what_all_partitions_share_excuses_errors_in_any() -> None:
+    everywhere = _BIT._replace(partition=None)
+    for partition in range(2):
+        history, end = _damaged_history(everywhere, _name_in(partition))
+        assert excuse_of(history, end) == (everywhere,)
+
+
+def test_a_checkpoint_may_go_back_behind_damage_and_not_without() -> None:
+    history = _good()
+    _take_a_position_back(history)
+    history.faults.append(_BIT._replace(began=1.0, over=1.0))
+    assert not [f for f in judge(history) if f.checker == "stale checkpoint"]
+    history.faults.pop()
+    assert [f for f in judge(history) if f.checker == "stale checkpoint"]
