@@ -150,7 +150,10 @@ class Host:
         cache = settings.artifact_cache
         self._artifacts = artifacts
         self._cache = None if cache is None else ArtifactCache(artifacts, cache)
-        self._shelf = KernelShelf(self._cache or artifacts, self._admit, settings.warm_bytes)
+        self._shelf = KernelShelf(
+            self._cache or artifacts, self._admit, settings.warm_bytes,
+            lambda operator: store.want_artifact(operator),
+        )  # fmt: skip
         self._strays = StrayWatch(bus, settings.partitions)
         self._stopping = asyncio.Event()
         self._children = Children(self._stopping)
@@ -475,6 +478,19 @@ class Host:
                 await self._write_anew(lost)
         self._shelf.keep(self._deployed())
 
+    async def _give_artifacts(self) -> None:
+        """Write anew what another worker could not read, if it is held here (27)."""
+        wanted = await self._store.wanted_artifacts()
+        if not wanted:
+            return
+        held = {**self._encoders, **self._shelf.operators}
+        for operator in sorted(wanted & held.keys()):
+            await self._artifacts.put_artifact(operator, held[operator].to_bytes())
+            await self._store.want_no_more(operator)
+            _log.warning("the artifact of operator %s is written anew", operator)
+        for operator in wanted - self._deployed():  # or a damaged name
+            await self._store.want_no_more(operator)
+
     async def _write_anew(self, names: Collection[str]) -> None:
         """Networks of which the store has lost the manifest, and perhaps whatever belongs to it."""
         _log.warning("the store has lost %s: written anew", ", ".join(sorted(names)))
@@ -514,6 +530,7 @@ class Host:
                     known = deployed
                     if self._cache is not None:
                         await self._cache.keep(self._deployed())
+                await self._give_artifacts()
                 await self._mend(turn % self._settings.partitions)
             except SpikeRouterError as error:
                 _log.warning("networks are not looked up: %s", error)

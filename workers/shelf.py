@@ -7,10 +7,12 @@ is then a *warm* spare, and a claim waits for the checkpoint only.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Final, Protocol
 
+from router.artifacts import ArtifactDamaged
+from topologies.artifact import ArtifactError
 from topologies.compiled import Group, Operator
 from topologies.errors import SpikeRouterError
 from workers.kernel import Kernel
@@ -18,6 +20,9 @@ from workers.kernel import Kernel
 __all__ = ["Artifacts", "KernelShelf", "NoArtifactError"]
 
 _log = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 5.0  # for an artifact to be written anew by who holds it
+_AGAIN_S: Final = 0.25
 
 Admit = Callable[[Operator, Group], Kernel]
 Key = tuple[str, Group]
@@ -36,9 +41,17 @@ class NoArtifactError(SpikeRouterError, RuntimeError):
 class KernelShelf:
     """Loads and admits each kernel once. `admit` runs on a thread; None bytes are unbounded."""
 
-    def __init__(self, artifacts: Artifacts, admit: Admit, warm_bytes: int | None) -> None:
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        admit: Admit,
+        warm_bytes: int | None,
+        ask: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`ask` has an artifact that is lost or damaged written anew by who holds the operator."""
         self._artifacts = artifacts
         self._admit = admit
+        self._ask = ask
         self._warm_bytes = warm_bytes
         self._kernels: dict[Key, Kernel] = {}
         self._sizes: dict[str, int] = {}
@@ -61,13 +74,31 @@ class KernelShelf:
 
     async def operator(self, operator: str) -> Operator:
         """The whole operator. Raises NoArtifactError, and what a damaged artifact raises."""
-        return Operator.from_bytes(await self._artifact(operator), expected=operator)
+        found, _ = await self._fetched(operator, _PATIENCE_S)
+        return found
 
-    async def _artifact(self, operator: str) -> bytes:
+    async def _fetched(self, operator: str, patience_s: float) -> tuple[Operator, int]:
+        """An operator and the bytes of its artifact; one that is lost or damaged is asked for and
+        waited for."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_s
+        while True:
+            try:
+                return await self._whole(operator)
+            except (NoArtifactError, ArtifactError, ArtifactDamaged) as error:
+                if self._ask is None:
+                    raise
+                _log.warning("operator %s is asked for: %s", operator, error)
+                await self._ask(operator)
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _whole(self, operator: str) -> tuple[Operator, int]:
         data = await self._artifacts.get_artifact(operator)
         if data is None:
             raise NoArtifactError(f"the store has no artifact of operator {operator}: deploy again")
-        return data
+        return Operator.from_bytes(data, expected=operator), len(data)
 
     async def get(self, operator: str, group: Group) -> Kernel:
         """The kernel of a task that is to run now. Raises what `operator` and `admit` raise."""
@@ -122,9 +153,9 @@ class KernelShelf:
         return self._warm_bytes is not None and sum(self._sizes.values()) >= self._warm_bytes
 
     async def _load(self, key: Key, pool: ThreadPoolExecutor | None) -> Kernel:
-        data = await self._artifact(key[0])
-        operator = Operator.from_bytes(data, expected=key[0])
+        patience_s = _PATIENCE_S if pool is None else 0.0  # what is only warmed waits for nobody
+        operator, n_bytes = await self._fetched(key[0], patience_s)
         loop = asyncio.get_running_loop()
         kernel = await loop.run_in_executor(pool, self._admit, operator, key[1])
-        self._sizes[key[0]] = len(data)  # of kernels that are kept, and of no other operator
+        self._sizes[key[0]] = n_bytes  # of kernels that are kept, and of no other operator
         return self._kernels.setdefault(key, kernel)

@@ -49,6 +49,7 @@ _MANIFESTS = "snn:networks"
 _GENERATION = "snn:generation"
 _REMOVED = "snn:removed"
 _KEYS = "snn:keys"
+_WANTED = "snn:wanted"
 _NO_URL: Final = (
     "SPIKEROUTER_REDIS is no address of a Redis: legal is "
     "redis://[USER:PASSWORD@]HOST:PORT/DATABASE (rediss:// for TLS, HOST:PORT,HOST:PORT for nodes "
@@ -360,6 +361,19 @@ class RedisStore:
     async def remove_artifact(self, operator: str) -> None:
         """Delete an operator's artifact, which no deployed network may use."""
         await self._execute([("UNLINK", f"snn:artifact:{operator}")])
+
+    async def want_artifact(self, operator: str) -> None:
+        """Tell that an artifact is lost or damaged: who holds the operator writes it anew (27)."""
+        await self._execute([("SADD", _WANTED, operator)])
+
+    async def wanted_artifacts(self) -> frozenset[str]:
+        """The operators whose artifacts somebody could not read."""
+        (found,) = await self._execute([("SMEMBERS", _WANTED)])
+        return frozenset(each.decode(errors="replace") for each in cast("set[bytes]", found))
+
+    async def want_no_more(self, operator: str) -> None:
+        """Its artifact is there again."""
+        await self._execute([("SREM", _WANTED, operator)])
 
     async def released(self, partitions: Iterable[int]) -> AsyncGenerator[TaskId, None]:
         """Tasks as they are given back, as far as the store tells it: some may be missed.

@@ -174,3 +174,42 @@ async def test_shelf_knows_sizes_of_what_it_keeps_and_of_nothing_else() -> None:
     await shelf.operator(KEYS[1][0])
     shelf.trim(())
     assert not shelf._sizes
+
+
+class _Damaged(_Store):
+    """A store whose artifacts are damaged until one who holds the operator writes them anew."""
+
+    def __init__(self, data: bytes | None) -> None:
+        super().__init__()
+        self.data = data
+        self.wanted: list[str] = []
+
+    async def get_artifact(self, operator: str) -> bytes | None:
+        return await super().get_artifact(operator) if self.wanted else self.data
+
+    async def want(self, operator: str) -> None:
+        self.wanted.append(operator)
+
+
+@pytest.mark.parametrize("data", [None, b"", b"damaged", OPERATORS[KEYS[1][0]].to_bytes()])
+async def test_an_artifact_that_is_lost_or_damaged_is_asked_for_and_waited_for(
+    data: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.shelf._AGAIN_S", 0.0)
+    store = _Damaged(data)
+    shelf = KernelShelf(store, ReferenceKernel, None, store.want)
+    assert (await shelf.get(*KEYS[0])).operator.id == KEYS[0][0]
+    assert store.wanted == [KEYS[0][0]]
+
+
+async def test_what_is_only_warmed_asks_for_an_artifact_and_waits_for_nobody() -> None:
+    store = _Damaged(None)
+
+    async def want(operator: str) -> None:
+        asked.append(operator)
+
+    asked: list[str] = []
+    shelf = KernelShelf(store, ReferenceKernel, None, want)
+    await shelf.warm(KEYS[:1])
+    assert asked == [KEYS[0][0]]
+    assert KEYS[0] not in shelf
