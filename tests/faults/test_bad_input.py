@@ -11,7 +11,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from loadtest.faults.contents import DIGITS, SECOND
 from loadtest.faults.hostile import poison_frames, poison_records
 from router.client import RecordRefused, StreamFailed
+from router.keyrings import load_keys
 from router.records import Data
+from router.seals import SEAL_HEADER, Keyring, Signed
+from router.store.redis import RedisStore
 from router.topics import in_topic, out_topic, spikes_topic
 from router.wire import Batch, Frame, StreamId, WireError, decode_frame, encode_frame
 from tests.faults.served import Served
@@ -21,10 +24,23 @@ pytestmark = [pytest.mark.faults, pytest.mark.serial]
 _FAKE = 1 << 40  # a number that ingest never gives
 
 
-async def _append(served: Served, topic: str, values: Sequence[tuple[bytes | None, bytes]]) -> None:
+async def _append(
+    served: Served,
+    topic: str,
+    values: Sequence[tuple[bytes | None, bytes]],
+    keys: Keyring | None = None,
+) -> None:
+    """Append records, sealed if somebody has stolen the `keys`."""
     async with AIOKafkaProducer(bootstrap_servers=served.world.settings.kafka) as producer:
         for key, value in values:
-            await producer.send_and_wait(topic, value, key=key, partition=0)
+            seal = b"" if keys is None else keys.seal(Signed(topic, 0, key, value))
+            headers = [(SEAL_HEADER, seal)] if seal else None
+            await producer.send_and_wait(topic, value, key=key, partition=0, headers=headers)
+
+
+async def _keys(served: Served) -> Keyring:
+    async with RedisStore.of(served.world.settings) as store:
+        return await load_keys(store)
 
 
 def _is_frame(value: bytes) -> bool:
@@ -44,8 +60,10 @@ async def test_unreadable_frames_and_records_go_to_the_dead_letters_and_neighbou
     network = served.contents.networks[DIGITS]
     spikes = spikes_topic(network.nodes[network.input.node].operator)
     frames = poison_frames(network.nodes[network.input.node].operator)
+    unreadable = [value for value in frames if not _is_frame(value)]
     await _append(served, spikes, [(None, value) for value in frames])
-    records = [(k, v) for k, v in poison_records(1) if b"era" not in v]  # an era is a zombie's
+    await _append(served, spikes, [(None, value) for value in unreadable], await _keys(served))
+    records = poison_records(1)
     await _append(served, in_topic(DIGITS), records)
     await served.send("neighbour", content, half, len(content.samples))
     for name in (DIGITS, SECOND):
@@ -53,9 +71,11 @@ async def test_unreadable_frames_and_records_go_to_the_dead_letters_and_neighbou
     told = await served.letters(in_topic(DIGITS), len(records))
     assert {letter.value for letter in told} == {value for _, value in records}
     assert all(letter.reason for letter in told)
-    unreadable = [value for value in frames if not _is_frame(value)]
-    told = await served.letters(spikes, 2 * len(unreadable))  # each network reads these spikes
-    assert {letter.value for letter in told} == set(unreadable)
+    n_letters = 2 * (len(frames) + len(unreadable))  # each network reads these spikes
+    told = await served.letters(spikes, n_letters)
+    assert {letter.value for letter in told} == set(frames)
+    unsealed = [letter for letter in told if letter.reason.startswith("Unsealed: ")]
+    assert (len(unsealed), len(told)) == (2 * len(frames), n_letters)
     assert all(letter.reason for letter in told)
 
 
@@ -92,7 +112,9 @@ async def test_a_window_that_cannot_be_computed_ends_its_stream_by_name(
         payload=payload, end=True,
     )  # fmt: skip
     value = encode_frame(Frame(ingest.operator, 0, [batch]))
-    await _append(served, spikes_topic(ingest.operator), [(None, value)])
+    topic = spikes_topic(ingest.operator)
+    await _append(served, topic, [(None, value)])  # by somebody without keys: of no effect
+    await _append(served, topic, [(None, value)], await _keys(served))
     with pytest.raises(StreamFailed, match=r"OperatorFailed: operator [0-9a-f]+, stream poisoned"):
         await served.answer("poisoned", DIGITS)
     await served.send("neighbour", content, 5, len(content.samples))
