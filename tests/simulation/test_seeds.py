@@ -5,7 +5,7 @@ import pytest
 from loadtest.simulation.runner import play_all
 
 PORTION = 200
-N_SEEDS = 5_000
+N_SEEDS = 3_000
 
 
 @pytest.mark.parametrize("first", range(0, N_SEEDS, PORTION))
