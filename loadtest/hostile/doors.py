@@ -16,7 +16,7 @@ from router.supervisor import Stack
 
 __all__ = ["DOORS", "Door", "HttpDoor"]
 
-_ANSWER_S: Final = 60.0  # for whatever comes of a case
+_ANSWER_S: Final = 90.0  # for whatever comes of a case: a request may wait for 60 s
 _SOON_S: Final = 0.02  # after which a client that waits for nothing leaves
 _MOST_READ: Final = 4 * 1024 * 1024
 
