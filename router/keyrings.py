@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from router.seals import KEY_BYTES, Keyring, pack_key, unpack_key
@@ -20,10 +21,14 @@ async def load_keys(store: RedisStore, ring: Keyring | None = None) -> Keyring:
     Raises StoreUnavailable.
     """
     found = Keyring() if ring is None else ring
-    stored = await store.get_keys()
-    keys = {by: unpack_key(data) for by, data in stored.items()}
-    found.learn({by: key for by, key in keys.items() if key is not None})
+    found.learn(_whole(await store.get_keys()))
     return found
+
+
+def _whole(stored: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The keys that are not damaged."""
+    keys = {by: unpack_key(data) for by, data in stored.items()}
+    return {by: key for by, key in keys.items() if key is not None}
 
 
 async def begin_key(store: RedisStore) -> Keyring:
@@ -53,7 +58,8 @@ async def look_up(store: RedisStore, ring: Keyring, settle_s: float) -> None:
             stored = await store.get_keys()
             if not ring.keys.keys() <= stored.keys():
                 await asyncio.sleep(settle_s)
-            await load_keys(store, ring)
+                stored = await store.get_keys()
+            ring.learn(_whole(stored))
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_S)
         else:
@@ -66,8 +72,7 @@ async def restore_keys(store: RedisStore, ring: Keyring) -> bool:
     Whether there were any: then others that it had may be lost still, until who knows them gives
     them back. Raises StoreUnavailable.
     """
-    stored = await store.get_keys()
-    known = {by: key for by, data in stored.items() if (key := unpack_key(data)) is not None}
+    known = _whole(await store.get_keys())
     lost = {by: pack_key(key) for by, key in ring.keys.items() if by not in known}
     if lost:
         await store.put_keys(lost)

@@ -483,22 +483,24 @@ class Host:
         wanted = await self._store.wanted_artifacts()
         if not wanted:
             return
+        done = await self._put_held(wanted)
+        for operator in done | (wanted - self._deployed()):  # or a damaged name
+            await self._store.want_no_more(operator)
+
+    async def _put_held(self, wanted: Collection[str]) -> set[str]:
+        """Write anew the artifacts of those operators that are held here; which they are."""
         held = {**self._encoders, **self._shelf.operators}
-        for operator in sorted(wanted & held.keys()):
+        mine = held.keys() & set(wanted)
+        for operator in sorted(mine):
             await self._artifacts.put_artifact(operator, held[operator].to_bytes())
-            await self._store.want_no_more(operator)
             _log.warning("the artifact of operator %s is written anew", operator)
-        for operator in wanted - self._deployed():  # or a damaged name
-            await self._store.want_no_more(operator)
+        return mine
 
     async def _write_anew(self, names: Collection[str]) -> None:
         """Networks of which the store has lost the manifest, and perhaps whatever belongs to it."""
         _log.warning("the store has lost %s: written anew", ", ".join(sorted(names)))
         await self._store.restore_generation(self._generation)
-        held = {**self._encoders, **self._shelf.operators}
-        wanted = {o for name in names for o in self._networks[name].summaries}
-        for operator in sorted(wanted & held.keys()):
-            await self._artifacts.put_artifact(operator, held[operator].to_bytes())
+        await self._put_held({o for name in names for o in self._networks[name].summaries})
         for name in sorted(names):
             if begin := self._begins.get(name):
                 await self._store.put_begin(name, begin)
@@ -675,6 +677,7 @@ class Host:
         self._bus.read(starts)
 
     async def _fetch(self) -> None:
+        self._assignment_changed = True  # begun anew, it has not handed over all that it had polled
         while True:
             if self._assignment_changed:
                 self._seek()
@@ -715,7 +718,10 @@ class Host:
                     return
                 await self._deliver(hosted, records, passed)
                 if (gap := polled.unreadable.get(at)) and not self._assignment_changed:
-                    self._tell_unreadable(hosted, at, gap)
+                    try:
+                        self._tell_unreadable(hosted, at, gap)
+                    except Exception as error:  # noqa: BLE001 - a task's top: it ends the task
+                        self._failed(hosted.claim.task, error)
 
     def _tell_unreadable(self, hosted: Hosted, place: Place, gap: Unreadable) -> None:
         """What nobody can read was passed over: it is lost to whoever reads this place (9)."""

@@ -193,3 +193,20 @@ async def test_a_lease_call_that_breaks_is_made_again() -> None:
     assert "renew" not in {c.verb for c in book.due(10_000)}
     await world.play(lambda: world.host._ask(world.renewal))
     assert "renew" in {c.verb for c in book.due(20_000)}
+
+
+async def test_a_reading_loop_that_begins_anew_reads_again_what_it_did_not_hand_over() -> None:
+    world, said = _World(MemoryError()), []
+
+    async def poll(_: int) -> Polled:
+        said.append("poll")
+        raise MemoryError
+
+    bus = cast(Any, world.host._bus)
+    bus.poll, bus.pause, bus.read = poll, lambda _: None, lambda _: said.append("seek")
+    for tenant in world.tenants.values():
+        tenant.start, tenant.paused_topics = dict, ()  # type: ignore[attr-defined]
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            await world.host._fetch()
+    assert said == ["seek", "poll", "seek", "poll"]
