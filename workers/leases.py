@@ -236,14 +236,15 @@ class LeaseBook:
 
     def _due_in(self, partition: int, pace: _Pace, now: int) -> list[LeaseCall]:
         found = []
+        if self._may_leave(partition, pace):  # before the next renewal, which would put it off
+            pace.under_way.add("leave")
+            return [LeaseCall("leave", partition, calls.leave(partition, self.worker))]
         if self._is_due("renew", pace, pace.renew, now) and partition not in self._left:
             pace.renew = now + self.ttl_ms // 3
             found.append(self._renew(partition))
         if self._is_due("claim", pace, pace.claim, now) and self._may_claim(partition):
             pace.claim = now + self.ttl_ms // 4
             found.append(self._claim(partition))
-        if not found and self._may_leave(partition, pace):
-            found.append(LeaseCall("leave", partition, calls.leave(partition, self.worker)))
         for call in found:
             pace.under_way.add(call.verb)
         return found

@@ -150,3 +150,11 @@ def test_process_for_one_task_leaves_once_the_task_is_not_here_any_more() -> Non
     book.drop(task)  # it could not be restored, say
     book.due(2)
     assert book.is_stopping
+
+
+def test_who_has_nothing_left_leaves_even_if_it_is_asked_at_each_renewal_only() -> None:
+    book = _book()
+    for call in book.due(0):
+        book.failed(call, 0)
+    book.stop()
+    assert [call.verb for call in book.due(TTL)] == ["leave"]
