@@ -70,6 +70,16 @@ class Eras:
         return self._phase == "serve"
 
     @property
+    def is_scanning(self) -> bool:
+        """Whether the log has yet to be read to the end that it had at the claim."""
+        return self._phase == "scan"
+
+    @property
+    def seen_at(self) -> int:
+        """The offset of the last ERA that is valid, adopted or not; -1 before the first."""
+        return self._seen_at
+
+    @property
     def has_lost_input(self) -> bool:
         """Whether records may have been numbered that cannot be numbered again."""
         return self.era > 0 or self._fresh.is_truncated

@@ -41,14 +41,17 @@ from workers.snapshot import (
 )
 from workers.spec import MOST_WINDOWS, IngestSpec
 from workers.streams import parse_field, stream_field
+from workers.superseded import Superseded
 from workers.tally import Tally
 from workers.tenant import Limits, Outbox, Output, trust
 from workers.turns import in_turn
+from workers.unnumbered import Unnumbered, Waiting
 
 __all__ = ["Encode", "Ingest", "IngestWork"]
 
 _MAX_WAITING = 65_536
 """Events of one stream that may wait for the end of their step: all of them are in memory."""
+_INPUT_GONE = "EraLost: the input was truncated, its state is gone"
 _N_CUT = 5
 """Where a frozen flow has the number of windows cut: the cursor of its reference."""
 _BATCH_BYTES = 200
@@ -123,6 +126,8 @@ class Ingest:
         self._over = Over()
         self._early = Early()
         self._condemned: set[int] = set()  # late or lost: KILL is on its way, their result open
+        self._superseded = Superseded()
+        self._unnumbered = Unnumbered(limits.remembered_names)
         self._ready: dict[Flow, None] = {}
         self._flight = Flight()
         self._queued = 0
@@ -167,7 +172,7 @@ class Ingest:
 
     def open_streams(self) -> dict[str, int]:
         """How many streams each network has that it has not confirmed to their end."""
-        return self._tally.counts()
+        return dict(self._superseded.counts() + Counter(self._tally.counts()))
 
     def start(self) -> dict[str, int]:
         first = self.reading.start()
@@ -265,7 +270,7 @@ class Ingest:
 
     def _read(self, said: Data | Era | Route | Kill, record: Record) -> None:
         if isinstance(said, Era):
-            self._follow(self._eras.read(said, record.offset))
+            self._era(said, record.offset)
         elif not self._eras.is_serving:
             self._before_era(said, record)
         elif isinstance(said, Route):
@@ -277,6 +282,13 @@ class Ingest:
             self._data(said, record)
 
     # ---- eras (1) -----------------------------------------------------------------------------
+
+    def _era(self, said: Era, offset: int) -> None:
+        seen_at = self._eras.seen_at
+        step = self._eras.read(said, offset)
+        if self._eras.is_scanning and self._eras.seen_at != seen_at and said.predecessor:
+            self._unnumbered.take(0)  # it ended them, and who asked for it knew of them
+        self._follow(step)
 
     def _follow(self, step: Step) -> None:
         if step is Step.ASK:
@@ -292,9 +304,16 @@ class Ingest:
 
     def _adopt(self) -> None:
         """Number anew; what was open in the era before has ended."""
+        for number in self._condemned.difference(self._flows):
+            if name := self._names.name_of(number):
+                stream = StreamId(self._eras.era, number)
+                self._superseded.add(stream, name, self.spec.networks)
         for flow in list(self._flows.values()):
-            self._close(flow)
+            self._supersede(flow)
         self._routes, self._routed_by, begin = self._eras.adopt()
+        self._superseded.resumed(self._eras.era)
+        for waiting in self._unnumbered.take(begin):
+            self._letter(waiting.key, waiting.offset, _INPUT_GONE, waiting.name, b"")
         for field in self._names.clear():
             self._ledger.end(field)
         self._killed = {}
@@ -306,13 +325,41 @@ class Ingest:
             self._seeks[self.spec.in_topic] = begin
         self._control(Kind.ERA, 0, "", self.spec.networks, "")
 
+    def _supersede(self, flow: Flow) -> None:
+        """End a stream with its era, also in tasks that have not heard of it yet (1)."""
+        stream = StreamId(self._eras.era, flow.number)
+        self._superseded.add(stream, flow.name, flow.waiting)
+        if networks := flow.networks & self.spec.networks:
+            error = self._era_lost(stream, flow.name)
+            said = self._notice(Kind.ABORT, flow.number, flow.name, networks, error)
+            window = flow.n_cut - len(flow.cuts)
+            self._outbox.batch(self._spikes, said._replace(seed=flow.seed, window=window, end=True))
+        self._close(flow)
+
+    def _end_superseded(self) -> None:
+        """Say of streams that a new era ended that it did, where no task is left to say it (1)."""
+        for ended in self._superseded.late(self._now, self._limits.deadline_s):
+            self.counts["streams_forgotten_total"] += 1
+            error = self._era_lost(ended.stream, ended.name)
+            networks = ended.networks & self.spec.networks
+            self._abort_results(ended.stream, ended.name, networks, error)
+
+    def _era_lost(self, stream: StreamId, name: str) -> str:
+        return (
+            f"EraLost: stream {name} was open when era {stream.era} of input"
+            f" {self.spec.input.name} was superseded"
+        )
+
     def _before_era(self, said: Data | Route | Kill, record: Record) -> None:
         """Records before a later era belong to streams that nobody can number any more."""
         if isinstance(said, Route):
             self._routed_by = key_id(record.seal)
             self._eras.route(said.networks)
-        elif self._eras.has_lost_input and isinstance(said, Data):
-            self._reject(record, said.name, "EraLost: the input was truncated, its state is gone")
+        elif isinstance(said, Data):
+            if self._eras.has_lost_input:
+                self._reject(record, said.name, _INPUT_GONE)
+            else:
+                self._unnumbered.note(Waiting(said.name, record.offset, record.key))
 
     def passed(self, topic: str, offset: int) -> None:
         if self.reading.pass_over(topic, offset) and topic == self.spec.in_topic:
@@ -549,8 +596,10 @@ class Ingest:
         if network is None:  # it was removed meanwhile (31)
             return
         for batch in frame.batches:
+            is_final = batch.end or batch.kind is Kind.ABORT
+            if is_final:
+                self._superseded.confirm(batch.stream, network)
             if batch.stream.era == self._eras.era:
-                is_final = batch.end or batch.kind is Kind.ABORT
                 level = FINAL if is_final else batch.window + 1
                 self._note_level(batch.stream.number, network, level)
 
@@ -654,7 +703,7 @@ class Ingest:
         self._control(Kind.KILL, number, name, new, said.error)
         if not said.if_final:
             routed = new if flow is None else new & flow.networks
-            self._abort_results(number, name, routed, said.error)
+            self._abort_results(said.stream, name, routed, said.error)
         if flow is None:
             self._over.killed(number)
             self._shut(name)
@@ -699,8 +748,11 @@ class Ingest:
         self._outbox.flush()
         self._commits.await_outputs(self._outbox.n_outputs)
 
-    def _abort_results(self, number: int, name: str, networks: frozenset[str], error: str) -> None:
-        batch = self._notice(Kind.ABORT, number, name, networks, error)._replace(end=True)
+    def _abort_results(
+        self, stream: StreamId, name: str, networks: frozenset[str], error: str
+    ) -> None:
+        said = self._notice(Kind.ABORT, stream.number, name, networks, error)
+        batch = said._replace(stream=stream, end=True)
         for network in batch.networks:
             self._outbox.batch(out_topic(network), batch)
 
@@ -726,6 +778,8 @@ class Ingest:
         self._now = now
         self._tell_what_is_over()
         self._end_silent()
+        if self._eras.is_serving:
+            self._end_superseded()
         for flow in list(self._flows.values()):
             if not flow.sent:
                 flow.since = now
@@ -941,6 +995,7 @@ class Ingest:
             "killed": {n: k.intervals() for n, k in self._killed.items()},
             "early": self._early.freeze(),
             "condemned": sorted(self._condemned),
+            "superseded": self._superseded.freeze(),
             "routed_by": self._routed_by,
             "open": self._open_numbers.intervals(),
             "names": self._names.fields(),
@@ -955,16 +1010,17 @@ class Ingest:
     # ---- restoring ----------------------------------------------------------------------------
 
     def _restore(self, stored: Stored) -> None:
-        """Take a checkpoint in. What is damaged beyond repair ends loudly, by a new era."""
+        """Take a checkpoint in. Where it does not tell how streams were numbered, the log is read
+        again from the beginning of its era or, where it is not whole, a new one begins (1)."""
         head = self._open_head(stored)
         self._commits.expect({t: n for t, n in stored.positions.items() if t in self.spec.topics})
         for field in stored.streams:
             self._ledger.stored(field)
         if head is None:
-            for field in stored.streams:
+            for field, versions in stored.streams.items():
                 self._ledger.end(field)
+                self._remember(field, versions)
             return
-        self._restore_names(head["names"], stored)
         opened = IntervalSet((lo, hi) for lo, hi in head["open"])
         fields = {self._field(number): number for number in opened.members()}
         for field in stored.streams:
@@ -980,51 +1036,68 @@ class Ingest:
         self.counts["snapshots_corrupt_total"] += 1
         self.found_damage = True
 
-    def _restore_names(self, fields: Iterable[str], stored: Stored) -> None:
-        """Without its names an ingest cannot number as before: a new era, loudly."""
-        try:
-            for field in fields:
-                if stored.cursors.get(field, 0):  # a block of names has none but 0
-                    self._note_damage()
-                block = self._open_blob(field, stored.streams.get(field, (None,))[0])
+    def _remember(self, field: str, versions: tuple[bytes | None, ...]) -> None:
+        """Who the stream is, as its own snapshot says: it ends, unless its era is replayed."""
+        key = parse_field(field)
+        if key is None:  # a block of names, or damaged
+            return
+        _, stream = key
+        for saved in versions:
+            try:
+                frozen = self._open_blob(field, saved)
                 with thawing(field):
-                    self._names.thaw(field, block)
-        except SnapshotCorruptError:
-            self._note_damage()
-            self._ask_for_era()
+                    flow = Flow.thaw(stream.number, frozen, self.spec.partition)
+            except SnapshotCorruptError:
+                continue
+            self._superseded.add(stream, flow.name, flow.waiting)
+            return
 
     def _open_blob(self, field: str, data: bytes | None) -> Any:
         return open_sealed(data, field, blob_name(*self._identity, field))
 
     def _open_head(self, stored: Stored) -> Any | None:
-        """Take the newest head in. An older one would number again what was numbered: it is not
-        used."""
+        """Take the newest head in, and the names that it lists; None where either is damaged. An
+        older one would number again what was numbered: it is not used."""
         what, topic = f"head of checkpoint {stored.number}", self.spec.in_topic
         try:
             head = open_sealed(stored.heads[0], what, blob_name(*self._identity))
             with thawing(what):
                 if head["positions"].get(topic, (0,))[0] < stored.positions.get(topic, 0):
                     raise SnapshotCorruptError(f"{what} is older than the positions beside it")
-                self._thaw_head(head, stored)
+                names = self._open_names(head["names"], stored)
+                self._thaw_head(head, names, stored)
         except SnapshotCorruptError:
             self._note_damage()
             return None
         return head
 
-    def _thaw_head(self, head: Any, stored: Stored) -> None:
+    def _open_names(self, fields: Iterable[str], stored: Stored) -> Names:
+        """Raises SnapshotCorruptError: without its names an ingest cannot number as before."""
+        names = Names(self._limits.remembered_names)
+        for field in fields:
+            if stored.cursors.get(field, 0):  # a block of names has none but 0
+                self._note_damage()
+            block = self._open_blob(field, stored.streams.get(field, (None,))[0])
+            with thawing(field):
+                names.thaw(field, block)
+        return names
+
+    def _thaw_head(self, head: Any, names: Names, stored: Stored) -> None:
         """All of it or, where an exception comes out, nothing."""
         positions = {t: Position(*p) for t, p in head["positions"].items()}
         reading = Reading(self.spec.topics, positions)
         era, predecessor, max_streams = head["era"]
-        routes, routed_by, next_number = tuple(head["routes"]), head["routed_by"], int(head["next"])
+        routes, routed_by = tuple(head["routes"]), head["routed_by"]
         early, condemned = Early.thaw(head["early"]), set(head["condemned"])
+        superseded = Superseded.thaw(head["superseded"])
         killed = {
             n: IntervalSet((lo, hi) for lo, hi in pairs) for n, pairs in head["killed"].items()
         }
+        names.resume(int(head["next"]))
         self.found_damage |= not positions.keys() <= stored.positions.keys()
         self.reading, self._routes, self._routed_by = reading, routes, routed_by
         self._eras.resume(era, predecessor, max_streams)
-        self._names.resume(next_number)
+        self._names, self._superseded = names, superseded
         self._early, self._condemned, self._killed = early, condemned, killed
 
     def _restore_flow(self, number: int, field: str, stored: Stored) -> None:

@@ -397,13 +397,15 @@ class Task:
             self._end(stream)
 
     def _new_era(self, place: PlaceState, era: int) -> None:
-        """A greater era ends every stream of the older ones, loudly (1)."""
+        """A greater era ends every stream of the older ones, loudly, also where a readout has not
+        heard of it yet (1)."""
         old = place.era
         for stream in [s for s in self._streams.values() if s.place is place]:
             error = f"EraLost: era {old} of input {place.spec.input} was superseded by {era}"
             nets = stream.networks
             batch = self._control(place, Kind.ABORT, stream.id, nets, stream.name, error)
-            self._emit_results(place, _as_abort(batch, stream.window, stream.step), nets)
+            aborted = _as_abort(batch._replace(seed=stream.seed), stream.window, stream.step)
+            self._emit(place, aborted, nets)
             self._end(stream)
         place.begin(era)
         if place.spec.consumed:

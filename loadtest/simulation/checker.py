@@ -5,7 +5,7 @@ that may cost a stream its result; without one, every stream ends well in every 
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from loadtest.simulation.oracle import InputLog, Stream
 from router.wire import Batch, Frame, Kind, StreamId, decode_frame
@@ -34,12 +34,18 @@ class Checker:
     """`logs[input, partition]` are the oracles; `logs_of[network]` is the network's input."""
 
     def __init__(
-        self, logs: Mapping[tuple[str, int], InputLog], idle_ms: int | None = None
+        self,
+        logs: Mapping[tuple[str, int], InputLog],
+        idle_ms: int | None = None,
+        is_legible: Callable[[str, int, int], bool] = lambda *_: True,
     ) -> None:
         """`idle_ms`: how long a stream may say nothing, and none is open for ever; None: so long
-        as it likes."""
+        as it likes. `is_legible` tells of an input, a partition and an offset whether the record
+        there can still be read."""
         self._logs = logs
         self._idle_ms = idle_ms
+        self._is_legible = is_legible
+        self.refused: set[tuple[int, str]] = set()  # partitions, and names that dead letters tell
         self._by_node: dict[str, str] = {}
         self._by_network: dict[str, str] = {}
         for (name, _), log in logs.items():
@@ -126,11 +132,12 @@ class Checker:
 
     def open_in(self, network: str) -> bool:
         """Whether a stream is routed to the network and not final there."""
-        for (_, partition), log in self._logs.items():
+        for (name, partition), log in self._logs.items():
             for stream in log.streams.values():
                 key = (partition, network, stream.era, stream.number)
-                is_lost = stream.era in log.lost_eras
-                if network in stream.networks and not is_lost and key not in self.finals:
+                if network not in stream.networks or key in self.finals:
+                    continue
+                if stream.era not in log.lost_eras or self._is_known(name, partition, stream):
                     return True
         return False
 
@@ -140,7 +147,9 @@ class Checker:
         for (name, partition), log in self._logs.items():
             for stream in log.streams.values():
                 must_end = stream.ended or stream.closed or self._idle_ms is not None
-                if stream.era in log.lost_eras or not must_end:
+                if stream.era in log.lost_eras:
+                    must_end = self._is_known(name, partition, stream)
+                if not must_end:
                     continue
                 found += [
                     f"{name}/{partition} {stream.name!r} {stream.era}/{stream.number} in {network}"
@@ -148,6 +157,12 @@ class Checker:
                     if (partition, network, stream.era, stream.number) not in self.finals
                 ]
         return found
+
+    def _is_known(self, name: str, partition: int, stream: Stream) -> bool:
+        """Whether its publisher waits to be told that a stream of a lost era is over, and anybody
+        can know of it: its first record is still there, and no later one was refused."""
+        is_refused = (partition, stream.name) in self.refused
+        return not is_refused and self._is_legible(name, partition, stream.first_at)
 
     def judge(self) -> None:
         """Every stream that could end well did. Raises Violation."""

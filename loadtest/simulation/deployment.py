@@ -133,8 +133,9 @@ class Deployment:
         self.keys.update({by: k for by, k in self.every_key.keys.items() if by not in known})
 
     def _known(self) -> set[int]:
-        """The keys that somebody knows who can tell the store."""
-        here = [w for w in self._world.workers if w.is_alive and not w.is_held_up]
+        """The keys that somebody knows who can tell the store, and stays to do so."""
+        alive = [w for w in self._world.workers if w.is_alive and not w.is_held_up]
+        here = [w for w in alive if not w.book.is_stopping]
         return {by for worker in here for by in worker.keys.keys}
 
     def _route(self, names: tuple[str, ...], ends: tuple[str, ...] = ()) -> None:

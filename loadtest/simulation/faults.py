@@ -7,6 +7,7 @@ from loadtest.simulation.broker import Log, Place
 from loadtest.simulation.checker import Violation
 from loadtest.simulation.damage import turn_bit
 from loadtest.simulation.host import Host
+from loadtest.simulation.plan import EVICT
 from router.store.calls import TaskId
 from router.wire import StreamId
 from workers.reading import Record
@@ -49,7 +50,7 @@ class Faults:
             "clock jump": self._jump, "corrupt": self._corrupt, "truncate": self._truncate,
             "leader change": self._change_leaders, "echo": self._echo,
             "seek back": self._seek_back, "markers": self._mark, "garbage": self._litter,
-            "damage": self._damage, "turned bit": self._turn_bit,
+            "damage": self._damage, "turned bit": self._turn_bit, EVICT: self._evict,
         }  # fmt: skip
 
     def do(self, kind: str) -> None:
@@ -215,6 +216,24 @@ class Faults:
         world.clock.after(1 + self._draw(40), world.deployment.mend)
         if self._draw(2):
             world.clock.after(self._draw(20), self._crash)
+
+    def _evict(self) -> None:
+        """The store is short of memory and drops what it likes; often every process dies, too."""
+        world = self._world
+        share = (10, 30, 60)[self._draw(3)]
+        gone = [key for key in sorted(world.store.dump()) if self._draw(100) < share]
+        self._note(f"the store evicts {', '.join(key.decode() for key in gone)}")
+        for key in gone:
+            world.store.command("UNLINK", key)
+        for partition in range(world.plan.n_partitions):
+            for why in ("store lost", "corrupt", "bit turned", "bits turned"):
+                world.checker.excuse(partition, why)
+        self._damaged = self._corrupted = self.store_forgot = True
+        self._excuse_older_positions()
+        if self._draw(3):
+            self._die_out()
+        world.clock.after(3, world.deployment.mend)
+        world.clock.after(3 + self._draw(40), world.deployment.again)
 
     def _references(self, task: TaskId) -> list[tuple[bytes, bytes]]:
         """The keys of the current and the previous version: of the head, then of each stream."""

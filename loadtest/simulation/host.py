@@ -124,7 +124,7 @@ class Host:
             self.wake(_AGAIN_MS)
         elif self.giving or not (self.is_clean or self.tenancy.is_committing):
             self._wake_to_commit()
-        elif self.tenant.n_streams:
+        elif self.tenant.n_streams or self._is_ingest:
             self.wake(_DEADLINES_MS)
 
     def _is_gone(self) -> bool:

@@ -81,7 +81,8 @@ class Stream:
         self.closed = False  # no more records
         self.next_seq = 0
         self.held: dict[int, Data] = {}
-        self.said_at = -1  # offset of its last record
+        self.first_at = -1  # offset of its first record,
+        self.said_at = -1  # and of its last one
         self.said_when = 0  # ms
         self.silent_ms = 0  # when it was killed for its silence,
         self.idle: set[str] = set()  # in these networks
@@ -178,9 +179,7 @@ class InputLog:
         self._before: list[tuple[Data | Era | Route | Kill, int, bytes, int]] = []
         self._next = 0
 
-    def append(
-        self, record: Record, log_start: int, sealed_by: int | None, now: int = 0
-    ) -> None:
+    def append(self, record: Record, log_start: int, sealed_by: int | None, now: int = 0) -> None:
         """Take a record in; `log_start` is the first offset that the log still has, `sealed_by` the
         key of the system that sealed the record, None when it did not."""
         self._now = now
@@ -276,6 +275,7 @@ class InputLog:
             return "TooManyStreams"
         nets = frozenset(wanted)
         stream = Stream(self.graph, self.era, self._next, data.name, nets, data.seed)
+        stream.first_at = offset
         stream.said_at, stream.said_when = offset, self._now
         reason = self._sequence(stream, data)
         if not reason:

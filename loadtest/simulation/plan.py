@@ -31,6 +31,8 @@ GAPS = ("markers", "garbage", "damage")
 """Offsets of a log that give nobody a record: drawn by themselves, beside the other faults."""
 
 
+EVICT = "evict"
+"""The store drops keys of its own choice, perhaps while every owner dies: drawn by itself, too."""
 KILL = b"kill"
 """Stands for a KILL of any stream, whose era only the world knows."""
 FORGED = b"forged"
@@ -148,6 +150,7 @@ def draw(
                 [
                     *(fault for kind in drawn for fault in _times(rng, kind, ttl_ms)),
                     *_gaps(seed, faults is None),
+                    *_evictions(seed, faults is None),
                 ]
             )
         ),
@@ -164,6 +167,12 @@ def _gaps(seed: int, may: bool) -> list[tuple[int, str]]:
         return []
     kinds = GAPS if rng.random() < 0.3 else GAPS[:2]
     return [(rng.randrange(5, 115), rng.choice(kinds)) for _ in range(rng.randrange(1, 5))]
+
+
+def _evictions(seed: int, may: bool) -> list[tuple[int, str]]:
+    """When the store evicts, which every twentieth world has."""
+    rng = Random(f"evictions {seed}")
+    return [(rng.randrange(20, 115), EVICT)] if may and rng.random() < 0.05 else []
 
 
 def _times(rng: Random, kind: str, ttl_ms: int) -> Iterator[tuple[int, str]]:

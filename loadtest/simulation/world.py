@@ -18,6 +18,7 @@ from loadtest.simulation.plan import FORGED, KILL, Plan, Publication
 from loadtest.simulation.rest import Rest
 from loadtest.simulation.shapes import Shape
 from loadtest.simulation.worker import Worker
+from router.deadletter import decode as decode_letter
 from router.records import Kill, encode_record
 from router.seals import Signed, Trust, key_id
 from router.store.calls import TaskId
@@ -48,7 +49,7 @@ class World:
         self.store = SimulatedStore(lambda: self.clock.now + self.clock_skew)
         self.outage_until = 0
         self.inputs = _oracles(plan)
-        self.checker = Checker(self.inputs, plan.tuning.idle_ms)
+        self.checker = Checker(self.inputs, plan.tuning.idle_ms, self._is_legible)
         self.workers: list[Worker] = []
         self.deployment = Deployment(self)
         self.faults = Faults(self)
@@ -164,11 +165,19 @@ class World:
             name = topic.removeprefix("snn.in.")
             log_of = self.inputs[name, partition]
             log_of.append(record, log.whole_from, sealed_by, self.clock.now)
-        elif topic != DEAD_LETTER and is_ours:
+        elif topic == DEAD_LETTER and is_ours:
+            letter = decode_letter(record.value)
+            self.checker.refused.add((letter.partition, letter.name))
+        elif is_ours:
             self.checker.appended(topic, partition, record.value)
         draw, fetch_ms = self.clock.draw, self.plan.tuning.fetch_ms
         for host in self._readers.get(log.place, ()):
             host.wake(1 + draw(fetch_ms))
+
+    def _is_legible(self, name: str, partition: int, offset: int) -> bool:
+        """Whether whoever reads the input now is given the record there."""
+        log = self.broker.log(in_topic(name), partition)
+        return offset >= log.start and log.holds(log.records[offset])
 
     def _publish(self, said: Publication) -> None:
         if said.value == FORGED:
@@ -193,7 +202,6 @@ class World:
         nets = sorted(stream.networks)[: 1 + self.clock.draw(2)]
         sid = StreamId(stream.era, stream.number)
         return Kill(sid, stream.name, tuple(nets), "killed by its publisher")
-
 
 
 def _oracles(plan: Plan) -> dict[tuple[str, int], InputLog]:

@@ -226,4 +226,26 @@ def test_era_lost_for_nothing_is_found(history: History) -> None:
 def test_era_may_be_lost_to_truncation(history: History) -> None:
     history.checker.excuse(0, "truncated")
     history.say(Era(ERA + 1, ERA, ("n",)), log_start=2)
+    history.append(history.abort("EraLost: ..."))
+    history.checker.judge()
+
+
+def test_stream_of_a_lost_era_that_nobody_ends_is_found(history: History) -> None:
+    history.checker.excuse(0, "truncated")
+    history.say(Era(ERA + 1, ERA, ("n",)), log_start=2)
+    with pytest.raises(Violation, match="hangs"):
+        history.checker.judge()
+
+
+def test_stream_of_a_lost_era_ends_by_the_refusal_of_a_later_record(history: History) -> None:
+    history.checker.excuse(0, "truncated")
+    history.say(Era(ERA + 1, ERA, ("n",)), log_start=2)
+    history.checker.refused.add((0, "a"))
+    history.checker.judge()
+
+
+def test_nobody_knows_a_stream_whose_first_record_is_gone(history: History) -> None:
+    history.checker = Checker({("x", 0): history.log}, is_legible=lambda *_: False)
+    history.checker.excuse(0, "truncated")
+    history.say(Era(ERA + 1, ERA, ("n",)), log_start=2)
     history.checker.judge()
