@@ -89,11 +89,15 @@ class LeaseCall(NamedTuple):
 
 @dataclass
 class _Holding:
-    """A lease of ours. `token` is what the store should show; `vanished`: it forgot the claim."""
+    """A lease of ours. `token` is what the store should show; `vanished`: it forgot the claim.
+
+    `doubted`: another token stands there, perhaps that of a claim of ours that is under way.
+    """
 
     cost: int
     token: str
     vanished: bool = False
+    doubted: bool = False
 
 
 @dataclass
@@ -367,7 +371,7 @@ class LeaseBook:
             for task, token in call.leases:
                 held = self._held.get(task)
                 if held is not None and held.token == token:
-                    held.token = call.token
+                    held.token, held.doubted = call.token, False
                     pace.renew = min(pace.renew, now_ms)
 
     def _done(self, call: LeaseCall) -> _Pace:
@@ -393,6 +397,9 @@ class LeaseBook:
             if held is None or held.token != token:  # given back or regained meanwhile
                 continue
             outcome = outcomes[task]
+            if outcome is RenewOutcome.LOST and held.vanished and "claim" in pace.under_way:
+                held.doubted = True  # perhaps to that claim of ours: its reply tells
+                continue
             if outcome is RenewOutcome.LOST:
                 del self._held[task]
                 events.append(Lost(task))
@@ -421,12 +428,16 @@ class LeaseBook:
         for claimed in reply.claimed:
             held = self._held.get(claimed.task)
             if held is not None and claimed.task in asked:
-                held.token, held.vanished = claimed.token, False
+                held.token, held.vanished, held.doubted = claimed.token, False, False
                 events.append(Regained(claimed.task, claimed.token))
                 continue
             self._held[claimed.task] = _Holding(claimed.cost, claimed.token)
             self._had_alone = self._alone is not None
             events.append(Granted(claimed))
+        for task in asked:
+            if task in self._held and self._held[task].doubted:
+                del self._held[task]
+                events.append(Lost(task))
         if reply.settling_ms:
             pace.claim = max(pace.claim, min(now + reply.settling_ms, now + self.ttl_ms))
         elif reply.claimed:  # there may be more; who has less goes first

@@ -1,7 +1,11 @@
 """When a lease book asks, and what it does with the answers."""
 
+from dataclasses import replace
+
+import pytest
+
 from router.store.calls import Claimed, ClaimReply, RenewOutcome, TaskId
-from workers.leases import Granted, LeaseBook, LeaseCall, Wanted
+from workers.leases import Granted, LeaseBook, LeaseCall, Lost, Regained, Wanted
 
 TTL = 1000
 
@@ -158,3 +162,33 @@ def test_who_has_nothing_left_leaves_even_if_it_is_asked_at_each_renewal_only() 
         book.failed(call, 0)
     book.stop()
     assert [call.verb for call in book.due(TTL)] == ["leave"]
+
+
+def _ask(book: LeaseBook, now: int, renewed: RenewOutcome, *claimed: Claimed) -> list[object]:
+    """All that is due is asked and answered, renewals first."""
+    calls = sorted(book.due(now), key=lambda call: call.verb, reverse=True)
+    events: list[object] = []
+    for call in calls:
+        if call.verb == "renew":
+            events += book.replied(call, dict.fromkeys([TASK], renewed), now)
+        elif call.verb == "claim":
+            events += book.replied(call, ClaimReply(claimed, (), 0, None), now)
+        else:
+            book.failed(call, now)
+    return events
+
+
+TASK = TaskId("op", 0, 0)
+GRANTED = Claimed(TASK, "t1", "synaptic", 1, 1, 0, "", 0, "", 0)
+AGAIN = replace(GRANTED, token="t2")
+
+
+@pytest.mark.parametrize("claimed", [(AGAIN,), ()], ids=["by us", "by another"])
+def test_loss_of_a_task_that_is_being_claimed_again_is_believed_only_when_that_is_answered(
+    claimed: tuple[Claimed, ...],
+) -> None:
+    book = _book()
+    assert _ask(book, 0, RenewOutcome.OK, GRANTED) == [Granted(GRANTED)]
+    assert _ask(book, TTL, RenewOutcome.VANISHED) == []
+    events = _ask(book, 2 * TTL, RenewOutcome.LOST, *claimed)
+    assert events == [Regained(TASK, "t2") if claimed else Lost(TASK)]
