@@ -350,6 +350,8 @@ class Host:
         if running is not None:
             try:
                 async with asyncio.timeout(_HAND_OVER_S):
+                    # A store that may evict has perhaps dropped what is no news.
+                    running.hosted.tenancy.full |= self._settings.redis_may_evict
                     await running.hosted.hand_over()
             except (TimeoutError, TenancyLostError, StoreError) as error:
                 _log.warning("task %s was not handed over: %r", task, error)
@@ -542,7 +544,7 @@ class Host:
         """Write anew what is damaged of the records of tasks whose networks are known here."""
         reply = await self._store.status(partition)
         for spec in records_to_mend(reply, self._specs, self._running, self._generation):
-            await self._store.mend_task(spec)
+            await self._store.mend_task(spec, settle_ms=self._settings.lease_ttl_ms)
 
     async def _warm(self) -> None:
         """Get ready for whatever this worker could be asked for, whenever networks change."""

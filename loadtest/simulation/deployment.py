@@ -171,7 +171,7 @@ class Deployment:
             kind = "ingest" if unit.is_ingest else "synaptic"
             for partition in range(self._plan.n_partitions):
                 of = TaskId(unit.operator, unit.group, partition)
-                world.store.mend_task(TaskSpec(of, kind, 1))
+                world.store.mend_task(TaskSpec(of, kind, 1), settle_ms=self._plan.ttl_ms)
 
     def again(self) -> None:
         """After a failover the operator of the system deploys again: tasks may be forgotten."""

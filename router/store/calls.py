@@ -111,23 +111,24 @@ def create_task(spec: TaskSpec, *, settle_ms: int) -> Call[bool]:
     A record that is there keeps its lease and its checkpoint. Its error is cleared: deploying again
     gives a failed task another chance. What deployment knows of it is written anew.
 
-    On a store that holds nothing of this partition, `settle_ms` decides when the first claim may
-    come: 0 where nobody can hold a task yet (a first start), else one time to live, so that owners
-    who outlived the store's data come before others (26). The likely mistake: 0 when redeploying
-    after the data was lost.
+    On a store that holds nothing of this partition, or that lost this record, `settle_ms` decides
+    when the first claim may come: 0 where nobody can hold a task yet (a first start), else one time
+    to live, so that owners who outlived the store's data come before others (26). The likely
+    mistake: 0 when redeploying after the data was lost.
     """
     if spec.cost < 1:
         raise StoreCallError(f"Task {spec.task} costs {spec.cost}; a cost is at least 1.")
     return _create(spec, settle_ms, mend=False)
 
 
-def mend_task(spec: TaskSpec) -> Call[bool]:
-    """Write anew what never changes of a task record, and what is missing of it.
+def mend_task(spec: TaskSpec, *, settle_ms: int) -> Call[bool]:
+    """Write anew what never changes of a task record, and what is missing of it. Where all of it
+    is, nobody claims for `settle_ms`: its owner comes first (26).
 
     Anybody may who knows the task's network: a task that the store does not know stays unknown, for
     it may have been removed (27). True when nothing of the record was left.
     """
-    return _create(spec, 0, mend=True)
+    return _create(spec, settle_ms, mend=True)
 
 
 def _create(spec: TaskSpec, settle_ms: int, *, mend: bool) -> Call[bool]:

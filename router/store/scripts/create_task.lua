@@ -3,20 +3,22 @@
 -- ARGV: id, operator, group, kind, cost, generation, settle_ms, needs, mend.
 -- Who is to `mend` writes nothing of a task that the store does not know of: it may be removed.
 -- Reply: 1 new, 0 known.
-local id, mend = ARGV[1], ARGV[9] == '1'
+local id, settle, mend = ARGV[1], tonumber(ARGV[7]), ARGV[9] == '1'
 local record, now = key('task', id), clock()
-
--- Rule 26: owners may have outlived the data. Workers that looked at the empty store since have let
--- a time of settling pass in which there was nothing to renew.
-if not mend and (redis.call('EXISTS', prefix .. 'server') == 0
-  or (tonumber(ARGV[7]) > 0 and redis.call('EXISTS', prefix .. 'tasks') == 0)) then
-  redis.call('HSET', prefix .. 'server', 'replid', identity(),
-    'settle_until', int(now + tonumber(ARGV[7])), 'seen', int(now))
+local is_new = redis.call('EXISTS', record) == 0
+local is_known = redis.call('SISMEMBER', prefix .. 'tasks', id) == 1
+if mend and is_new and not is_known then
+  return 0
 end
 
-local is_new = redis.call('EXISTS', record) == 0
-if mend and is_new and redis.call('SISMEMBER', prefix .. 'tasks', id) == 0 then
-  return 0
+-- Rule 26: owners may have outlived the data, all of it or this record. Workers that looked at the
+-- empty store since have let a time of settling pass in which there was nothing to renew.
+local is_first = redis.call('EXISTS', prefix .. 'server') == 0
+local is_lost = redis.call('EXISTS', prefix .. 'tasks') == 0
+  or (is_known and not fields(record, 'token')[1])
+if (is_first and not mend) or (is_lost and settle > 0) then
+  redis.call('HSET', prefix .. 'server', 'replid', identity(),
+    'settle_until', int(now + settle), 'seen', int(now))
 end
 redis.call('SADD', prefix .. 'tasks', id)
 be_hash(record)

@@ -52,7 +52,7 @@ def test_record_of_another_type_stops_no_other_task_and_is_mended(
     assert [c.task for c in server.claim("a", "t").claimed] == [tasks[1]]
     (row,) = [row for row in server.run(calls.status(0)).tasks if row.task == tasks[0]]
     assert row.damaged
-    server.run(calls.mend_task(TaskSpec(tasks[0], "synaptic", 1)))
+    server.run(calls.mend_task(TaskSpec(tasks[0], "synaptic", 1), settle_ms=0))
     assert [c.task for c in server.claim("a", "t2").claimed] == [tasks[0]]
 
 
@@ -65,15 +65,34 @@ def test_what_deployment_wrote_is_mended_and_the_lease_is_left(
     claimed = server.claim_one("a", "t")
     before = server.dump()
     command(server, "HSET", f"{PREFIX}task:{tasks[0]}", field, "\x01x")
-    assert not server.run(calls.mend_task(spec))
+    assert not server.run(calls.mend_task(spec, settle_ms=0))
     assert server.dump() == before
     assert server.renew("a", Lease(tasks[0], claimed.token)) == [RenewOutcome.OK]
+
+
+@pytest.mark.parametrize("by", ["a worker", "deployment"])
+@pytest.mark.parametrize("lost", ["all of it", "its token"])
+def test_owner_of_a_lost_record_comes_before_others(
+    server: "Server", tasks: list[TaskId], by: str, lost: str
+) -> None:
+    spec = TaskSpec(tasks[0], "synaptic", 1)
+    server.deploy(*tasks)
+    server.claim("a", "t", limit=100)
+    record = f"{PREFIX}task:{tasks[0]}"
+    command(server, *(("UNLINK", record) if lost == "all of it" else ("HDEL", record, "token")))
+    again = calls.mend_task if by == "a worker" else calls.create_task
+    assert server.run(again(spec, settle_ms=TTL)) == (lost == "all of it")
+    assert server.claim("b", "t2").claimed == ()
+    (outcome,) = server.renew("a", Lease(tasks[0], "t"))
+    assert outcome is RenewOutcome.VANISHED
+    claimed = server.claim("a", "t3", held=[tasks[0]]).claimed
+    assert [c.task for c in claimed] == [tasks[0]]
 
 
 def test_task_that_the_store_does_not_know_is_not_mended(
     server: "Server", tasks: list[TaskId]
 ) -> None:
-    assert not server.run(calls.mend_task(TaskSpec(tasks[0], "synaptic", 1)))
+    assert not server.run(calls.mend_task(TaskSpec(tasks[0], "synaptic", 1), settle_ms=0))
     assert server.dump() == {}
 
 
@@ -188,7 +207,7 @@ def test_name_of_a_task_that_became_another_is_no_task_and_the_right_one_is_mend
         command(server, "SREM", f"{PREFIX}tasks", str(task))
         command(server, "SADD", f"{PREFIX}tasks", str(stray))
         assert server.run(calls.status(0)).tasks == ()
-        server.run(calls.mend_task(TaskSpec(task, "synaptic", 1)))
+        server.run(calls.mend_task(TaskSpec(task, "synaptic", 1), settle_ms=0))
         assert [row.task for row in server.run(calls.status(0)).tasks] == [task]
     assert [c.task for c in server.claim("a", "t", limit=9).claimed] == [task]
 
@@ -196,5 +215,5 @@ def test_name_of_a_task_that_became_another_is_no_task_and_the_right_one_is_mend
 def test_lost_record_of_a_task_is_mended(server: "Server", tasks: list[TaskId]) -> None:
     server.deploy(tasks[0])
     command(server, "UNLINK", f"{PREFIX}task:{tasks[0]}")
-    server.run(calls.mend_task(TaskSpec(tasks[0], "synaptic", 1)))
+    server.run(calls.mend_task(TaskSpec(tasks[0], "synaptic", 1), settle_ms=0))
     assert [c.task for c in server.claim("a", "t").claimed] == [tasks[0]]
