@@ -132,7 +132,7 @@ class Ingest:
         self._flight = Flight()
         self._queued = 0
         self._n_waiting = 0  # cuts that are queued, of all flows
-        self._tally = Tally()
+        self._tally = Tally[int]()
         self._ledger: Ledger[str] = Ledger()
         self._seeks: dict[str, int] = {}
         self._accused: dict[str, str] = {}
@@ -172,7 +172,7 @@ class Ingest:
 
     def open_streams(self) -> dict[str, int]:
         """How many streams each network has that it has not confirmed to their end."""
-        return dict(self._superseded.counts() + Counter(self._tally.counts()))
+        return dict(Counter(self._tally.counts()) + Counter(self._superseded.counts()))
 
     def start(self) -> dict[str, int]:
         first = self.reading.start()
@@ -287,7 +287,7 @@ class Ingest:
         seen_at = self._eras.seen_at
         step = self._eras.read(said, offset)
         if self._eras.is_scanning and self._eras.seen_at != seen_at and said.predecessor:
-            self._unnumbered.take(0)  # it ended them, and who asked for it knew of them
+            self._unnumbered.take(0)  # it does not count them, and who asked for it told them so
         self._follow(step)
 
     def _follow(self, step: Step) -> None:
@@ -300,6 +300,8 @@ class Ingest:
 
     def _ask_for_era(self) -> None:
         era = self._eras.ask(self.spec.networks, self._limits.max_streams, self._routed_by)
+        if era.predecessor or self._eras.has_lost_input:  # who reads it takes them for told
+            self._refuse_unnumbered()
         self._outbox.record(self.spec.in_topic, None, encode_record(era))
 
     def _adopt(self) -> None:
@@ -312,8 +314,7 @@ class Ingest:
             self._supersede(flow)
         self._routes, self._routed_by, begin = self._eras.adopt()
         self._superseded.resumed(self._eras.era)
-        for waiting in self._unnumbered.take(begin):
-            self._letter(waiting.key, waiting.offset, _INPUT_GONE, waiting.name, b"")
+        self._refuse_unnumbered(begin)
         for field in self._names.clear():
             self._ledger.end(field)
         self._killed = {}
@@ -324,6 +325,11 @@ class Ingest:
             self.reading.rewind(self.spec.in_topic, begin)
             self._seeks[self.spec.in_topic] = begin
         self._control(Kind.ERA, 0, "", self.spec.networks, "")
+
+    def _refuse_unnumbered(self, stop: int | None = None) -> None:
+        """Streams whose last record lies below `stop` cannot be numbered any more."""
+        for waiting in self._unnumbered.take(stop):
+            self._letter(waiting.key, waiting.offset, _INPUT_GONE, waiting.name, b"")
 
     def _supersede(self, flow: Flow) -> None:
         """End a stream with its era, also in tasks that have not heard of it yet (1)."""

@@ -5,11 +5,11 @@ stream whose state is gone from every task has nobody who says it: so ingest, wh
 open, waits for the time of a deadline and then says it itself (docs/protocol.md 1).
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
 from router.wire import StreamId
+from workers.tally import Tally
 
 __all__ = ["Ended", "Superseded"]
 
@@ -28,15 +28,17 @@ class Superseded:
     def __init__(self) -> None:
         self._open: dict[StreamId, Ended] = {}
         self._since: dict[StreamId, float] = {}
+        self._tally = Tally[StreamId]()
 
-    def counts(self) -> Counter[str]:
+    def counts(self) -> dict[str, int]:
         """How many there are for each network."""
-        return Counter(network for e in self._open.values() for network in e.networks)
+        return self._tally.counts()
 
     def add(self, stream: StreamId, name: str, networks: frozenset[str]) -> None:
         """The stream was open, and a new era ends it."""
         if networks:
             self._open[stream] = Ended(stream, name, networks)
+            self._tally.put(stream, networks)
 
     def confirm(self, stream: StreamId, network: str) -> None:
         """The results of this network have the stream's end."""
@@ -46,6 +48,7 @@ class Superseded:
         left = known.networks - {network}
         if left:
             self._open[stream] = known._replace(networks=left)
+            self._tally.put(stream, left)
         else:
             self._drop(stream)
 
@@ -65,6 +68,7 @@ class Superseded:
     def _drop(self, stream: StreamId) -> None:
         del self._open[stream]
         self._since.pop(stream, None)
+        self._tally.put(stream, frozenset())
 
     # ---- checkpoint ---------------------------------------------------------------------------
 

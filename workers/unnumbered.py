@@ -33,7 +33,7 @@ class Unnumbered:
         if len(self._streams) > self._limit:
             self._streams.popitem(last=False)
 
-    def take(self, stop: int) -> Iterator[Waiting]:
-        """Those whose last record lies below offset `stop`; all are forgotten."""
+    def take(self, stop: int | None) -> Iterator[Waiting]:
+        """Those whose last record lies below offset `stop` (None: all); all are forgotten."""
         streams, self._streams = self._streams, OrderedDict()
-        return (waiting for waiting in streams.values() if waiting.offset < stop)
+        return (w for w in streams.values() if stop is None or w.offset < stop)

@@ -26,8 +26,10 @@ from workers.over import Over
 from workers.reading import Reading
 from workers.snapshot import Snapshot, blob_name, open_sealed, seal
 from workers.streams import PlaceState, Stream
+from workers.superseded import Superseded
 from workers.task import Task
 from workers.tenancy import CommitPlan, Tenancy
+from workers.unnumbered import Unnumbered
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 CRASHES = ("crash", "crash after commit", "crash before commit")
@@ -318,6 +320,17 @@ def open_streams_told_to_be_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Over, "runs", lambda self, alive, stop: runs(self, (), stop))
 
 
+def superseded_in_silence(patch: pytest.MonkeyPatch) -> None:
+    """A new era ends streams without a word, but by the tasks that have them (1)."""
+    patch.setattr(Ingest, "_supersede", Ingest._close)
+    patch.setattr(Superseded, "late", lambda *_: ())
+
+
+def unnumbered_in_silence(patch: pytest.MonkeyPatch) -> None:
+    """What was read before it was known that the log is not whole is passed over (1)."""
+    patch.setattr(Unnumbered, "take", lambda *_: ())
+
+
 @dataclass(frozen=True)
 class Bug:
     """`shapes` and `faults` bring it out, within `n_seeds` of each shape."""
@@ -361,6 +374,8 @@ BUGS = (
     Bug(places_taken_by_streams_without_results, ("chain",), ()),
     Bug(held_records_in_no_checkpoint, ("chain",), CRASHES, 400),
     Bug(open_streams_told_to_be_over, ("chain",), ()),
+    Bug(superseded_in_silence, ("chain",), ("damage", "crash")),
+    Bug(unnumbered_in_silence, ("chain",), ("damage", "turned bit"), 400),
 )
 
 

@@ -18,7 +18,9 @@ def counted(tenant: Tenant) -> tuple[int, dict[str, int]]:
     """Windows that wait, and open streams by network, counted anew."""
     if isinstance(tenant, Ingest):
         flows = tenant._flows.values()
-        return sum(len(f.cuts) for f in flows), dict(Counter(n for f in flows for n in f.waiting))
+        waiting = [f.waiting for f in flows]
+        waiting += [ended.networks for ended in tenant._superseded._open.values()]
+        return sum(len(f.cuts) for f in flows), dict(Counter(n for nets in waiting for n in nets))
     assert isinstance(tenant, Task)
     streams = tenant._streams.values()
     return sum(len(s.inbox[s.place.first]) for s in streams), {}
@@ -48,7 +50,7 @@ def test_counts_stay_right_whatever_befalls_a_task(
 
 
 def test_tally_counts_the_sets_that_are_in_it() -> None:
-    rng, tally, sets = Random(7), Tally(), dict.fromkeys(range(9), frozenset[str]())
+    rng, tally, sets = Random(7), Tally[int](), dict.fromkeys(range(9), frozenset[str]())
     for _ in range(1000):
         number = rng.randrange(9)
         sets[number] = frozenset(rng.sample("abcd", rng.randrange(5)))
