@@ -70,6 +70,8 @@ _POLL_MS: Final = 50  # after so long without a record, look for newly followed 
 _RETRY_S: Final = 0.1  # between two attempts to reach the broker
 _STOP_S: Final = 5.0  # for a client to close its connections
 _KEPT_REFUSALS: Final = 10_000
+_LOST: Final = ("EraLost:", "InputLost:")
+"""Why ingest refuses a record of a stream that it does not know any more."""
 _LONGEST_RESEND_S: Final = 60.0
 _log = logging.getLogger(__name__)
 _PERMANENT: Final = (
@@ -577,6 +579,7 @@ class ResultReader:
         self.n_partitions = n_partitions
         self._keys = Keyring(is_open=True) if keys is None else keys
         self._learn_keys = learn_keys
+        self._looked_up = False  # since the last fetch
         self.table = ResultTable(
             n_partitions, max_streams=max_streams, max_bytes=max_bytes, keep_s=keep_s
         )
@@ -876,6 +879,7 @@ class ResultReader:
         """Take records in turn with those who wait for them. What ends this is not read again."""
         turn = Turn(_TURN_S)
         turn.begin()
+        self._looked_up = False
         for place, records in fetched.records.items():
             for record in records:
                 self._next[place] = record.offset + 1
@@ -890,12 +894,14 @@ class ResultReader:
         await asyncio.sleep(0)  # let those who wait go on
 
     async def _is_ours(self, place: TopicPartition, record: Any) -> bool:
-        """Whether the system wrote a record; its key is looked up if need be."""
+        """Whether the system wrote a record; its key is looked up if need be, once for all records
+        that were fetched together: each key is older than what it sealed."""
         signed = Signed(place.topic, place.partition, record.key, record.value or b"")
         seal = seal_of(record.headers)
         trust = self._keys.trust(signed, seal)
-        if trust is Trust.UNKNOWN and self._learn_keys is not None:
+        if trust is Trust.UNKNOWN and self._learn_keys is not None and not self._looked_up:
             await self._learn_keys()
+            self._looked_up = True
             trust = self._keys.trust(signed, seal)
         self._tally.unsealed += trust is not Trust.GENUINE
         return trust is Trust.GENUINE
@@ -997,8 +1003,11 @@ class ResultReader:
         for kept in (self._refused, self._refused_names):
             while len(kept) > _KEPT_REFUSALS:
                 kept.popitem(last=False)
+        is_lost = letter.reason.startswith(_LOST)
         for network, source in self._inputs.items():
             if in_topic(source) == letter.topic:
+                if is_lost:
+                    self.table.lose(network, letter.partition, letter.name, letter.reason)
                 self._wake((network, letter.name))
 
 

@@ -286,6 +286,19 @@ class ResultTable:
         self._forget(now)
         return changed
 
+    def lose(self, network: str, partition: int, name: str, error: str) -> bool:
+        """Ingest knows the stream no more: it ends here, unless it has. Whether it did just now.
+
+        A stream of a later era, under the same name, takes its place (PROTOCOL 1).
+        """
+        stream = self._streams.get((network, partition, name))
+        if stream is None or stream.final:
+            return False
+        stream.final, stream.error = True, error
+        self._grow(stream, len(error))
+        self.tally.finals += 1
+        return True
+
     def _take(self, network: str, partition: int, batch: Batch, now: float) -> Stream | None:
         """One batch; None when it is a repeat."""
         key = (network, partition, batch.name)

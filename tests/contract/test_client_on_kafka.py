@@ -262,6 +262,21 @@ async def test_a_refusal_reaches_only_those_whose_record_it_is(
         assert (await other).error == ""
 
 
+async def test_a_stream_that_ingest_knows_no_more_ends_with_the_refusal_of_its_next_record(
+    kafka: str, fresh_name: FreshName
+) -> None:
+    network = fresh_name("net")
+    partition = partition_of("a", N)
+    reason = "EraLost: its state is gone"
+    letter = DeadLetter(in_topic(network), partition, 5, None, reason, "a")
+    async with publisher_of(kafka) as publisher, reader_of(kafka, network) as reader:
+        await emit(publisher, network, partition, batch("a", end=False))
+        await until(lambda: reader.peek(network, "a") is not None)
+        await (await publisher.send(DEAD_LETTER, None, deadletter.encode(letter), partition))
+        with pytest.raises(StreamFailed, match="EraLost"):
+            await reader.result("a", 10)
+
+
 async def test_damaged_bytes_are_counted_and_passed_over(kafka: str, fresh_name: FreshName) -> None:
     network = fresh_name("net")
     async with publisher_of(kafka) as publisher, reader_of(kafka, network) as reader:

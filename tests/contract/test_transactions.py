@@ -70,8 +70,10 @@ async def test_aborted_records_are_not_read_and_markers_are_passed_over(
         await producer.begin_transaction()
         await _write(producer, place, b"aborted")
         await producer.abort_transaction()
-    ((first, end),) = (await bus.bounds([place])).values()
-    assert (first, end) == (0, 5)  # two records, a marker, one record, a marker
+    end = 5  # two records, a marker, one record, a marker, which comes after the answer
+    async with asyncio.timeout(_DEADLINE_S):
+        while (bounds := await bus.bounds([place])) != {place: (0, end)}:
+            assert bounds[place] in [(0, 2), (0, 3)]
     bus.read({place: 0})
     assert await _read_to(bus, place, end) == [(0, b"committed"), (1, b"too")]
     assert bus.end(place) == end

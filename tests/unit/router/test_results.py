@@ -96,3 +96,22 @@ def test_a_name_in_two_partitions_is_counted_and_both_are_named() -> None:
     table.feed("net", 0, [_batch(0)], 0.0)
     assert (table.tally.spread, table.partitions("net", "s")) == (1, [0, 2])
     assert table.partitions("net", "other") == []
+
+
+def test_a_stream_that_ingest_knows_no_more_ends_by_the_reason_of_a_refusal() -> None:
+    table, stream = _fed(_batch(0))
+    assert table.lose("net", 0, "s", "EraLost: gone")
+    assert (stream.final, stream.error, _values(stream)) == (True, "EraLost: gone", [0])
+    assert not table.lose("net", 0, "s", "EraLost: gone")
+
+
+def test_a_refusal_changes_nothing_of_a_stream_that_has_ended_or_of_the_next_era() -> None:
+    table, ended = _fed(_batch(0, end=True))
+    assert not table.lose("net", 0, "s", "EraLost: gone")
+    assert ended.error == ""
+    table, _ = _fed(_batch(0))
+    table.lose("net", 0, "s", "EraLost: gone")
+    table.feed("net", 0, [_batch(0, end=True, stream=StreamId(8, 0))], 0.0)
+    later = table.find("net", "s", 0)
+    assert later is not None
+    assert (later.final, later.error, _values(later)) == (True, "", [0])
