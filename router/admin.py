@@ -1,7 +1,8 @@
 """Topics on a real Kafka: made with the right partitions, copies and retention before first use.
 
 A broker would make a topic when it is first asked for, with whatever it has for defaults; here that
-is right only on the embedded broker, which has no other way. Topics that exist are left alone.
+is right only on the embedded broker, which has no other way. Topics that exist are left alone, but
+one that could lose records, or refuse them, is told.
 
 What each topic gets beside its numbers:
 
@@ -12,10 +13,12 @@ What each topic gets beside its numbers:
 """
 
 import asyncio
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from router.probe import check_kafka
@@ -23,7 +26,7 @@ from router.security import kafka_options
 from router.settings import Settings
 from topologies.errors import SpikeRouterError
 
-__all__ = ["TopicsNotMade", "create_topics", "topic_config"]
+__all__ = ["TopicUnfit", "TopicsNotMade", "create_topics", "topic_config", "unfit"]
 
 _RETRY_S: Final = 0.2  # between two attempts
 _PATIENCE: Final = 3  # times the send timeout: a controller that died is replaced by then
@@ -31,8 +34,10 @@ _ATTEMPT: Final = 0.2  # times the send timeout: a request may wait for the one 
 _COPIES: Final = 3
 _LARGEST_BATCH: Final = 1_048_588  # Kafka's own default of max.message.bytes
 _HEADROOM: Final = 100_000  # bytes of a batch beside its largest record
+_AROUND: Final = 4_096  # those that it needs: headers, key, seal
 _SMALLEST_SEGMENT: Final = 1024 * 1024
 _LARGEST_SEGMENT: Final = 1024 * 1024 * 1024
+_log = logging.getLogger(__name__)
 _SEGMENTS: Final = 4  # whole segments are deleted: a fourth more than asked for is kept at most
 
 
@@ -42,11 +47,18 @@ class TopicsNotMade(SpikeRouterError, RuntimeError):
     retryable = True
 
 
+class TopicUnfit(TopicsNotMade):
+    """A topic that was made before has a configuration under which records would be lost."""
+
+    retryable = False
+
+
 async def create_topics(
     settings: Settings, topics: Iterable[str], n_partitions: int
 ) -> tuple[str, ...]:
-    """Make those topics that do not exist, and return their names. Raises `TopicsNotMade`, and
-    `WrongServer` when it is no Kafka that answers.
+    """Make those topics that do not exist, and return their names. Raises `TopicsNotMade`,
+    `TopicUnfit` for one that exists otherwise than it must, and `WrongServer` when it is no Kafka
+    that answers.
 
     A broker that is away for a while is waited for, three times `settings.send_timeout_s` at most.
     """
@@ -113,6 +125,8 @@ async def _create(
     existing = set(await admin.list_topics())
     copies = settings.replication or min(_COPIES, len(brokers))
     config = topic_config(settings, copies)
+    if there := [name for name in topics if name in existing]:
+        await _check_existing(admin, settings, there)
     wanted = [
         NewTopic(name, n_partitions, copies, topic_configs=config)
         for name in topics
@@ -123,6 +137,36 @@ async def _create(
     reply = await admin.create_topics(wanted)
     _check(reply.topic_errors)
     return tuple(topic.name for topic in wanted)
+
+
+async def _check_existing(
+    admin: AIOKafkaAdminClient, settings: Settings, topics: Iterable[str]
+) -> None:
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
+    for reply in await admin.describe_configs(asked):
+        for code, reason, _, name, entries in reply.resources:
+            if code:  # a right that is missing, say: nobody can tell
+                _log.warning("topic %s: its configuration is not known: %s", name, reason or code)
+            elif why := unfit(settings, {entry[0]: entry[1] for entry in entries}):
+                raise TopicUnfit(f"Topic {name} exists, and {why}")
+
+
+def unfit(settings: Settings, config: Mapping[str, str | None]) -> str:
+    """Why a topic of this configuration, in Kafka's names, would lose or refuse records; "" if it
+    would not."""
+    policy, most = config.get("cleanup.policy"), config.get("max.message.bytes")
+    if "compact" in (policy or ""):
+        return (
+            f"its cleanup.policy is {policy}: it must be delete, since a replay needs every record."
+            " Change it, or delete the topic."
+        )
+    if most is not None and int(most) < settings.max_record_bytes + _AROUND:
+        return (
+            f"its max.message.bytes is {most}, but records of SPIKEROUTER_MAX_RECORD_BYTES"
+            f" ({settings.max_record_bytes}) need {settings.max_record_bytes + _AROUND}: raise the"
+            " one, or lower the other."
+        )
+    return ""
 
 
 def _check(errors: Iterable[Any]) -> None:

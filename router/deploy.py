@@ -63,7 +63,7 @@ async def deploy(
 ) -> Deployed:
     """Compile (names from the zoo, or files) and deploy; repeat it freely.
 
-    Raises DeployError, TopicsNotMade, BusError or StoreUnavailable.
+    Raises DeployError, TopicsNotMade, TopicUnfit, BusError or StoreUnavailable.
     """
     from topologies.compiler import compile_network
     from topologies.loader import load_network

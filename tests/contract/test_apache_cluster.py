@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from loadtest.brokers import under_fire
-from router.admin import TopicsNotMade, create_topics
+from router.admin import TopicsNotMade, TopicUnfit, create_topics
 from router.apache import ApacheKafka
 from router.bus import Bus, BusError, Place
 from router.processes import ServerError
@@ -136,6 +136,26 @@ async def test_killing_a_leader_loses_doubles_and_reorders_no_record(
     topic = fresh_name("fire")
     outage = await under_fire(cluster, 2, n_records=3000, rate=1000, times="shipped", topic=topic)
     assert (outage.lost, outage.doubled, outage.disordered) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"), [("cleanup.policy", "compact"), ("max.message.bytes", "1000")]
+)
+async def test_a_topic_that_somebody_made_unfit_is_told(
+    settings: Settings, fresh_name: FreshName, config: str, why: str
+) -> None:
+    topic = fresh_name("unfit")
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, 1, 3, topic_configs={config: why})])
+        async with asyncio.timeout(30):
+            while topic not in await admin.list_topics():
+                pass
+    finally:
+        await admin.close()
+    with pytest.raises(TopicUnfit, match=rf"{topic} exists, and its {config} is {why}"):
+        await create_topics(settings, [topic], 1)
 
 
 async def test_a_rolling_restart_keeps_every_record(

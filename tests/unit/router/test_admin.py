@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from router.admin import TopicsNotMade, create_topics, topic_config
+from router.admin import TopicsNotMade, create_topics, topic_config, unfit
 from router.embedded import EmbeddedBroker
 from router.settings import Settings
 
@@ -45,3 +45,22 @@ async def test_a_kafka_that_is_not_there_is_told_in_a_sentence() -> None:
     settings = Settings.load(kafka="127.0.0.1:1", send_timeout_s=0.5)
     with pytest.raises(TopicsNotMade, match=r"127\.0\.0\.1:1 did not make the topics"):
         await create_topics(settings, ["any"], 4)
+
+
+def test_topic_that_keeps_all_records_of_any_legal_size_is_fit() -> None:
+    settings = Settings()
+    assert unfit(settings, topic_config(settings, 3)) == ""
+    assert unfit(settings, {"cleanup.policy": "delete", "max.message.bytes": "1048588"}) == ""
+    assert unfit(settings, {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"cleanup.policy": "compact"}, "every record"),
+        ({"cleanup.policy": "compact,delete"}, "every record"),
+        ({"max.message.bytes": "900000"}, "SPIKEROUTER_MAX_RECORD_BYTES"),
+    ],
+)
+def test_topic_that_would_lose_records_is_unfit(config: dict[str, str], why: str) -> None:
+    assert why in unfit(Settings(), config)
