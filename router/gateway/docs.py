@@ -89,7 +89,8 @@ _MEANINGS: Final = {
     415: "The body is compressed.",
     429: "Too much is in flight; `Retry-After` tells in seconds when to try again.",
     500: "The stream was ended with an error.",
-    503: "Kafka, the store or a task is away for now; the sentence tells which.",
+    503: "Kafka, the store or a task is away for now, or the stream's state was lost; the sentence"
+    " tells which.",
     504: "There was no result before the deadline.",
 }
 

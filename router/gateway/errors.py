@@ -115,6 +115,24 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
 )
 
 
+_OF_REASON: Final = {
+    "DeadlineMissed": 504, "EraLost": 503, "InputLost": 503, "SnapshotCorrupt": 503,
+}  # fmt: skip
+"""What a stream ends with through no fault of its own: the same may be asked again, as another."""
+
+
 def status_of(error: Exception) -> int:
     """The HTTP code of an error."""
+    if code := _OF_REASON.get(_reason_of(error)):
+        return code
     return next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+
+
+def _reason_of(error: Exception) -> str:
+    """The word before the colon of why a stream ended, or a record was refused."""
+    if isinstance(error, StreamFailed):
+        result = getattr(error, "result", None)
+        return "" if result is None else result.error.partition(":")[0]
+    if isinstance(error, RecordRefused):
+        return str(getattr(error, "reason", "")).partition(":")[0]
+    return ""

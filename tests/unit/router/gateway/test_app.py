@@ -351,27 +351,41 @@ async def test_a_name_that_ingest_knows_with_another_body_is_a_conflict(world: W
     assert (await world.infer()).status_code == 409
 
 
-async def test_a_refused_record_is_a_bad_request_with_the_reason(world: World) -> None:
+@pytest.mark.parametrize(
+    ("reason", "code"), [("too many steps", 400), ("EraLost: the input was truncated", 503)]
+)
+async def test_a_refused_record_is_a_bad_request_unless_its_input_was_lost(
+    world: World, reason: str, code: int
+) -> None:
     def react(published: Any) -> None:
         partition, offset = published.position
-        letter = DeadLetter(in_topic("pixels"), partition, offset, None, "too many steps", "x")
+        letter = DeadLetter(in_topic("pixels"), partition, offset, None, reason, "x")
         world.reader.refuse(deadletter.encode(letter))
 
     world.publisher.react = react
     answer = await world.infer()
-    assert answer.status_code == 400
-    assert "too many steps" in answer.json()["error"]
+    assert answer.status_code == code
+    assert reason in answer.json()["error"]
 
 
-async def test_an_aborted_stream_is_an_error_with_its_sentence(world: World) -> None:
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("InputLost", 503), ("EraLost", 503), ("SnapshotCorrupt", 503), ("DeadlineMissed", 504),
+        ("OperatorFailed", 500), ("PoisonBatch", 500), ("anything", 500),
+    ],
+)  # fmt: skip
+async def test_an_aborted_stream_is_an_error_with_its_sentence(
+    world: World, reason: str, code: int
+) -> None:
     world.publisher.react = lambda published: world.reader.feed(
         "digits",
         published.position.partition,
-        result(published.record.name, None, error="InputLost: window 0"),
+        result(published.record.name, None, error=f"{reason}: window 0"),
     )
     answer = await world.infer()
-    assert answer.status_code == 500
-    assert "InputLost: window 0" in answer.json()["error"]
+    assert answer.status_code == code
+    assert f"{reason}: window 0" in answer.json()["error"]
 
 
 async def test_one_failed_sample_fails_the_batch_and_harms_no_other_request(world: World) -> None:
