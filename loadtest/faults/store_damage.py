@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from loadtest.faults.bits import Change, Held, change_of, kind_of_key, partition_of_key
 
-__all__ = ["Damage", "evict_by_itself", "evict_some", "turn_bit"]
+__all__ = ["Damage", "evict_by_itself", "evict_one", "evict_some", "turn_bit"]
 
 _KEYS: Final = "snn:*"
 _SCANNED: Final = 1000
@@ -18,10 +18,11 @@ _STEP_BYTES: Final = 4096
 
 
 class Damage(NamedTuple):
-    """What was damaged, in words, and whose: of a partition, or of all (None)."""
+    """What was damaged, in words, and whose: of a partition, or of all (None); the kind of key."""
 
     what: str
     partition: int | None
+    kind: str
 
 
 async def turn_bit(client: Redis, dice: random.Random) -> Damage | None:
@@ -29,13 +30,9 @@ async def turn_bit(client: Redis, dice: random.Random) -> Damage | None:
 
     Nobody can write the key meanwhile: then it is tried again with what he wrote.
     """
-    keys = await _keys(client)
-    if not keys:
+    key = await _any_key(client, dice)
+    if key is None:
         return None
-    kinds: dict[str, list[bytes]] = defaultdict(list)
-    for key in keys:
-        kinds[kind_of_key(key)].append(key)
-    key = dice.choice(kinds[dice.choice(sorted(kinds))])
     number = dice.getrandbits(64)
     done: list[Change] = []
 
@@ -49,7 +46,28 @@ async def turn_bit(client: Redis, dice: random.Random) -> Damage | None:
 
     await client.transaction(turn, key)
     what = done[0].what if done else "nothing: it is gone"
-    return Damage(f"{key.decode(errors='replace')}: {what}", partition_of_key(key))
+    return _damage(key, what)
+
+
+async def evict_one(client: Redis, dice: random.Random) -> Damage | None:
+    """Take some key away; None where there are none. Each kind of key is as likely as any."""
+    key = await _any_key(client, dice)
+    if key is None:
+        return None
+    await client.unlink(key)
+    return _damage(key, "all of it")
+
+
+def _damage(key: bytes, what: str) -> Damage:
+    text = f"{key.decode(errors='replace')}: {what}"
+    return Damage(text, partition_of_key(key), kind_of_key(key))
+
+
+async def _any_key(client: Redis, dice: random.Random) -> bytes | None:
+    kinds: dict[str, list[bytes]] = defaultdict(list)
+    for key in await _keys(client):
+        kinds[kind_of_key(key)].append(key)
+    return dice.choice(kinds[dice.choice(sorted(kinds))]) if kinds else None
 
 
 async def evict_some(client: Redis, dice: random.Random, share: float) -> int:

@@ -1,15 +1,17 @@
 """What may come of a hostile input, and what must not. Pure."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
 
 from loadtest.hostile.cases_http import HttpCase
 
-__all__ = ["Limits", "Measured", "beyond", "codes_of", "fault_of"]
+__all__ = ["SPOILED", "Limits", "Measured", "beyond", "codes_of", "fault_of"]
 
+SPOILED: Final = frozenset({503, 504})
+"""What a request may be answered with whose state was damaged in the store."""
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
@@ -24,8 +26,8 @@ class Limits:
 @dataclass
 class Measured:
     """What a gateway needed: MiB at most, seconds for which its loop was held at most, and how
-    often it or a worker died. Of the good client: answers, those with other bits, and those that
-    failed."""
+    often it or a worker died. Of the good client: answers, those with other bits, those that
+    failed, and those that damage to the store excuses."""
 
     resident_mib: float = 0.0
     held_s: float = 0.0
@@ -34,7 +36,9 @@ class Measured:
     n_good: int = 0
     n_wrong: int = 0
     n_failed: int = 0
+    n_spoiled: int = 0
     longest_good_s: float = 0.0
+    failures: list[str] = field(default_factory=list)
 
 
 def codes_of(answer: bytes) -> list[int]:
@@ -42,10 +46,12 @@ def codes_of(answer: bytes) -> list[int]:
     return [code for code in map(int, _STATUS.findall(answer)) if code != 100]
 
 
-def fault_of(case: HttpCase, answer: bytes, ended: bool) -> str:
+def fault_of(case: HttpCase, answer: bytes, ended: bool, *, is_spoiled: bool = False) -> str:
     """What is wrong with the answer to a case, a sentence; "" for nothing.
 
-    `ended` tells whether the server came to an end, by an answer or by closing the connection.
+    `ended` tells whether the server came to an end, by an answer or by closing the connection;
+    `is_spoiled` whether the store was damaged lately: then the answer to any case may be late, or
+    lost by name.
     """
     if not case.waits:
         return ""
@@ -54,7 +60,8 @@ def fault_of(case: HttpCase, answer: bytes, ended: bool) -> str:
     codes = codes_of(answer)
     if not codes:
         return f"A case of kind {case.kind} got no answer." if case.answered else ""
-    bad = [code for code in codes if code >= 500 and code not in case.may]
+    may = case.may | SPOILED if is_spoiled else case.may
+    bad = [code for code in codes if code >= 500 and code not in may]
     if bad:
         return f"A case of kind {case.kind} was answered with {bad[0]}: {answer[-300:]!r}"
     return _without_sentence(case, answer, codes)
@@ -84,7 +91,8 @@ def beyond(measured: Measured, limits: Limits) -> list[str]:
          f"{1000 * limits.held_s:g}."),
         (measured.n_deaths > 0, f"Processes died {measured.n_deaths} times."),
         (measured.n_wrong > 0, f"{measured.n_wrong} answers to the good client have other bits."),
-        (measured.n_failed > 0, f"{measured.n_failed} good requests were not answered."),
+        (measured.n_failed > 0, f"{measured.n_failed} good requests were not answered: "
+         f"{measured.failures[:5]}"),
         (measured.n_good == 0, "No good request was answered."),
     ]  # fmt: skip
     return [sentence for is_so, sentence in told if is_so]

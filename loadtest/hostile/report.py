@@ -17,6 +17,7 @@ def as_text(played: Played, limits: Limits) -> str:
         ("hostile inputs", f"{played.n_inputs:,} in {played.seconds:.0f} s"),
         ("good answers, each compared bit for bit", f"{measured.n_good:,}"),
         ("of them wrong / not answered", f"{measured.n_wrong} / {measured.n_failed}"),
+        ("503 or 504 while the store was damaged", f"{measured.n_spoiled}"),
         ("slowest good answer", f"{1000 * measured.longest_good_s:.0f} ms"),
         ("gateway, most memory", f"{measured.resident_mib:.0f} MiB"),
         ("its event loop, held at most", f"{1000 * measured.held_s:.0f} ms"),

@@ -4,9 +4,10 @@ import asyncio
 import itertools
 import os
 import re
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,9 @@ import numpy as np
 
 from loadtest.demo import load_digits
 from loadtest.hostile.cases_http import Target
-from loadtest.hostile.checker import Limits, Measured, beyond
-from loadtest.hostile.doors import DOORS, Door
+from loadtest.hostile.checker import SPOILED, Limits, Measured, beyond
+from loadtest.hostile.doors import DOORS, Door, HttpDoor, numbers_of
+from loadtest.hostile.store_door import StoreDoor
 from loadtest.undisturbed import run_streams
 from router.settings import Settings
 from router.supervisor import Stack, StackOptions
@@ -28,12 +30,14 @@ from topologies.loader import load_network
 
 __all__ = ["Played", "play"]
 
-_CLIENTS: Final = 12  # hostile ones
 _GOOD_SAMPLES: Final = 20
 _WATCH_S: Final = 0.2
 _GOOD_PAUSE_S: Final = 0.02
 _MIB: Final = 1024 * 1024
 _MOST_FAULTS: Final = 50  # told
+_TELL_S: Final = 10.0
+_RECOVERY_S: Final = 60.0
+_SERVED_S: Final = 20.0  # within which a request must be answered, or is given up
 
 
 @dataclass
@@ -61,7 +65,10 @@ async def play(
     `kinds` of cases: none given means all.
     """
     network = compile_network(load_network("scnn_digits"))
-    settings = Settings.load(partitions=2, gateway_port=0, body_timeout_s=10.0, log_level="WARNING")
+    settings = Settings.load(
+        partitions=2, gateway_port=0, body_timeout_s=10.0, request_timeout_s=_SERVED_S,
+        log_level="WARNING",
+    )  # fmt: skip
     played = Played(seed)
     async with AsyncExitStack() as exits:
         options = StackOptions(networks=(network,), n_workers=2)
@@ -70,12 +77,16 @@ async def play(
         images = load_digits()[0][:_GOOD_SAMPLES]
         target = _target(network, images[0], stack.settings)
         await _ask_once(stack, network, images)  # so that there are records to make cases of
-        opened = [
-            await exits.enter_async_context(DOORS[door](stack, target, kinds)) for door in doors
-        ]
+        opened = {
+            door: await exits.enter_async_context(DOORS[door].make(stack, target, kinds))
+            for door in doors
+        }
+        is_spoiled = _link(opened)
+        good = _GoodClient(stack, network, images, played.measured, is_spoiled)
         beside = [
-            asyncio.create_task(_good_client(stack, network, images, played.measured)),
+            asyncio.create_task(good.run()),
             asyncio.create_task(_watch(stack, played.measured)),
+            asyncio.create_task(_tell(played)),
         ]
         try:
             await _knock_all(opened, seed, n_inputs, seconds, played)
@@ -84,6 +95,7 @@ async def play(
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
+        await good.until_answered()
         children = [stack.gateway, *stack.workers.values()]
         played.measured.n_deaths = sum(child.n_deaths for child in children if child is not None)
     return played
@@ -106,25 +118,35 @@ def _raise_if_ended(tasks: list[asyncio.Task[None]]) -> None:
             task.result()
 
 
+def _link(doors: Mapping[str, Door]) -> Callable[[], bool]:
+    """Whether somebody damages the store, for those whom it concerns."""
+    store, http = doors.get("store"), doors.get("http")
+    if not isinstance(store, StoreDoor):
+        return lambda: False
+    if isinstance(http, HttpDoor):
+        http.is_spoiled = store.is_spoiled
+    return store.is_spoiled
+
+
 async def _knock_all(
-    doors: list[Door], seed: int, n_inputs: int, seconds: float, played: Played
+    doors: Mapping[str, Door], seed: int, n_inputs: int, seconds: float, played: Played
 ) -> None:
     began = time.monotonic()
-    numbers = iter(range(n_inputs))
-    turns = itertools.cycle(doors)
+    numbers = numbers_of([*doors], n_inputs)
     async with asyncio.TaskGroup() as group:
-        for _ in range(_CLIENTS):
-            group.create_task(_hostile_client(turns, seed, numbers, began + seconds, played))
+        for name, door in doors.items():
+            for _ in range(DOORS[name].n_clients):
+                knocking = _hostile_client(door, seed, numbers[name], began + seconds, played)
+                group.create_task(knocking)
     played.seconds = time.monotonic() - began
 
 
 async def _hostile_client(
-    doors: Iterator[Door], seed: int, numbers: Iterator[int], until: float, played: Played
+    door: Door, seed: int, numbers: Iterator[int], until: float, played: Played
 ) -> None:
     for number in numbers:
         if time.monotonic() >= until:
             return
-        door = next(doors)
         knock = await door.knock(seed, number)
         played.n_inputs += 1
         played.outcomes[door.name, knock.kind, knock.outcome] += 1
@@ -134,22 +156,74 @@ async def _hostile_client(
                 played.faults.append(knock.fault)
 
 
-async def _good_client(
-    stack: Stack, network: CompiledNetwork, images: Any, measured: Measured
-) -> None:
-    """Until cancelled: ask what is legal, and compare every bit of the answer."""
-    wanted = run_streams(network, images[:, None])
-    async with _client(stack) as client:
-        for index in itertools.cycle(range(len(images))):
-            began = time.monotonic()
-            try:
-                reply = await _ask(client, network, images[index])
-            except httpx.TransportError:
-                measured.n_failed += 1
-                continue
-            measured.longest_good_s = max(measured.longest_good_s, time.monotonic() - began)
-            _count(reply, np.asarray(wanted[index]), measured)
-            await asyncio.sleep(_GOOD_PAUSE_S)
+class _GoodClient:
+    """Asks what is legal, one request after the other, and compares every bit of the answers."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        network: CompiledNetwork,
+        images: Any,
+        measured: Measured,
+        is_spoiled: Callable[[], bool],
+    ) -> None:
+        self._stack = stack
+        self._network = network
+        self._images = images
+        self._measured = measured
+        self._is_spoiled = is_spoiled
+        self._wanted = run_streams(network, images[:, None])
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with _client(self._stack) as client:
+            for index in itertools.cycle(range(len(self._images))):
+                await self._ask(client, index)
+                await asyncio.sleep(_GOOD_PAUSE_S)
+
+    async def until_answered(self) -> None:
+        """When all is over, a right answer comes within `_RECOVERY_S`. Raises TimeoutError."""
+        async with asyncio.timeout(_RECOVERY_S), _client(self._stack) as client:
+            n_good = self._measured.n_good
+            while self._measured.n_good == n_good:
+                await self._ask(client, 0)
+
+    async def _ask(self, client: httpx.AsyncClient, index: int) -> None:
+        measured, began = self._measured, time.monotonic()
+        try:
+            reply = await _ask(client, self._network, self._images[index])
+        except httpx.TransportError:
+            measured.n_failed += 1
+            return
+        measured.longest_good_s = max(measured.longest_good_s, time.monotonic() - began)
+        self._count(reply, np.asarray(self._wanted[index]))
+
+    def _count(self, reply: httpx.Response, wanted: Any) -> None:
+        """A refusal for want of room is legal; any other answer must be the right one."""
+        measured, code = self._measured, reply.status_code
+        if code == httpx.codes.OK:
+            values = np.array(reply.json()["outputs"][0]["data"], wanted.dtype)
+            measured.n_good += 1
+            measured.n_wrong += values.tobytes() != wanted.tobytes()
+        elif code in SPOILED and self._is_spoiled():
+            measured.n_spoiled += 1
+        elif code != httpx.codes.TOO_MANY_REQUESTS:
+            measured.n_failed += 1
+            measured.failures.append(f"{code}: {reply.text[:200]}")
+
+
+async def _tell(played: Played) -> None:
+    """Until cancelled: how far it is, for whoever waits."""
+    began, measured = time.monotonic(), played.measured
+    while True:
+        await asyncio.sleep(_TELL_S)
+        seconds = time.monotonic() - began
+        print(
+            f"{seconds:5.0f} s: {played.n_inputs:,} inputs, {played.n_inputs / seconds:.0f}/s;"
+            f" {measured.n_good:,} good answers, {played.n_faults} faults;"
+            f" {measured.resident_mib:.0f} MiB, loop held {1000 * measured.held_s:.0f} ms",
+            file=sys.stderr,
+        )
 
 
 def _client(stack: Stack) -> httpx.AsyncClient:
@@ -168,16 +242,6 @@ async def _ask_once(stack: Stack, network: CompiledNetwork, images: Any) -> None
     async with _client(stack) as client:
         for image in images:
             (await _ask(client, network, image)).raise_for_status()
-
-
-def _count(reply: httpx.Response, wanted: Any, measured: Measured) -> None:
-    """A refusal for want of room is legal; any other answer must be the right one."""
-    if reply.status_code == httpx.codes.OK:
-        values = np.array(reply.json()["outputs"][0]["data"], wanted.dtype)
-        measured.n_good += 1
-        measured.n_wrong += values.tobytes() != wanted.tobytes()
-    elif reply.status_code != httpx.codes.TOO_MANY_REQUESTS:
-        measured.n_failed += 1
 
 
 async def _watch(stack: Stack, measured: Measured) -> None:

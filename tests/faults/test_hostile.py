@@ -13,8 +13,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.serial]
 _LIMITS = Limits(held_s=0.2)
 
 
-@pytest.mark.parametrize("door", ["http", "records"])
-async def test_hostile_input_harms_nobody(door: str) -> None:
-    played = await play(20_260, 20_000, 25.0, (door,))
+@pytest.mark.parametrize("doors", [("http",), ("records", "store")], ids=", ".join)
+async def test_hostile_input_harms_nobody(doors: tuple[str, ...]) -> None:
+    played = await play(20_260, 20_000, 25.0, doors)
     assert played.findings(_LIMITS) == [], as_text(played, _LIMITS)
+    assert {door for door, _, _ in played.outcomes} == {*doors}
     assert played.n_inputs > 500
