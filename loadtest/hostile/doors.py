@@ -106,9 +106,7 @@ def _http_door(
 
 
 DOORS: Final[Mapping[str, Entry]] = {
-    "http": Entry(
-        lambda stack, target, kinds: nullcontext(HttpDoor(stack, target, kinds)), 100, 24
-    ),
+    "http": Entry(_http_door, 100, 32),
     "records": Entry(lambda stack, target, kinds: records_door(stack, kinds), 898, 64),
     "store": Entry(lambda stack, target, kinds: store_door(stack, kinds), 2, 1),
 }

@@ -20,6 +20,7 @@ from loadtest.demo import load_digits
 from loadtest.hostile.cases_http import Target
 from loadtest.hostile.checker import SPOILED, Limits, Measured, beyond
 from loadtest.hostile.doors import DOORS, Door, HttpDoor, numbers_of
+from loadtest.hostile.records_door import RecordsDoor
 from loadtest.hostile.store_door import StoreDoor
 from loadtest.undisturbed import run_streams
 from router.settings import Settings
@@ -36,8 +37,9 @@ _GOOD_PAUSE_S: Final = 0.02
 _MIB: Final = 1024 * 1024
 _MOST_FAULTS: Final = 50  # told
 _TELL_S: Final = 10.0
+_LONG_S: Final = 0.5
 _RECOVERY_S: Final = 60.0
-_SERVED_S: Final = 20.0  # within which a request must be answered, or is given up
+_SERVED_S: Final = 30.0  # within which a request must be answered, or is given up
 
 
 @dataclass
@@ -81,8 +83,8 @@ async def play(
             door: await exits.enter_async_context(DOORS[door].make(stack, target, kinds))
             for door in doors
         }
-        is_spoiled = _link(opened)
-        good = _GoodClient(stack, network, images, played.measured, is_spoiled)
+        good = _GoodClient(stack, network, images, played.measured)
+        _link(opened, good)
         beside = [
             asyncio.create_task(good.run()),
             asyncio.create_task(_watch(stack, played.measured)),
@@ -118,14 +120,16 @@ def _raise_if_ended(tasks: list[asyncio.Task[None]]) -> None:
             task.result()
 
 
-def _link(doors: Mapping[str, Door]) -> Callable[[], bool]:
-    """Whether somebody damages the store, for those whom it concerns."""
-    store, http = doors.get("store"), doors.get("http")
-    if not isinstance(store, StoreDoor):
-        return lambda: False
-    if isinstance(http, HttpDoor):
-        http.is_spoiled = store.is_spoiled
-    return store.is_spoiled
+def _link(doors: Mapping[str, Door], good: "_GoodClient") -> None:
+    """Whether somebody damages the store, and whether the good client waits, concerns others."""
+    for door in doors.values():
+        if isinstance(door, RecordsDoor):
+            door.is_crowded = good.waits_long
+        if isinstance(door, StoreDoor):
+            good.is_spoiled = door.is_spoiled
+            for other in doors.values():
+                if isinstance(other, HttpDoor):
+                    other.is_spoiled = door.is_spoiled
 
 
 async def _knock_all(
@@ -165,14 +169,18 @@ class _GoodClient:
         network: CompiledNetwork,
         images: Any,
         measured: Measured,
-        is_spoiled: Callable[[], bool],
     ) -> None:
         self._stack = stack
         self._network = network
         self._images = images
         self._measured = measured
-        self._is_spoiled = is_spoiled
+        self._asked_at: float | None = None
+        self.is_spoiled: Callable[[], bool] = lambda: False
         self._wanted = run_streams(network, images[:, None])
+
+    def waits_long(self) -> bool:
+        """Whether the request that is under way waits for its answer for long already."""
+        return self._asked_at is not None and time.monotonic() - self._asked_at > _LONG_S
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -189,12 +197,16 @@ class _GoodClient:
                 await self._ask(client, 0)
 
     async def _ask(self, client: httpx.AsyncClient, index: int) -> None:
-        measured, began = self._measured, time.monotonic()
+        measured = self._measured
+        self._asked_at = began = time.monotonic()
         try:
             reply = await _ask(client, self._network, self._images[index])
-        except httpx.TransportError:
+        except httpx.TransportError as error:
             measured.n_failed += 1
+            measured.failures.append(repr(error))
             return
+        finally:
+            self._asked_at = None
         measured.longest_good_s = max(measured.longest_good_s, time.monotonic() - began)
         self._count(reply, np.asarray(self._wanted[index]))
 
@@ -205,7 +217,7 @@ class _GoodClient:
             values = np.array(reply.json()["outputs"][0]["data"], wanted.dtype)
             measured.n_good += 1
             measured.n_wrong += values.tobytes() != wanted.tobytes()
-        elif code in SPOILED and self._is_spoiled():
+        elif code in SPOILED and self.is_spoiled():
             measured.n_spoiled += 1
         elif code != httpx.codes.TOO_MANY_REQUESTS:
             measured.n_failed += 1
