@@ -996,7 +996,8 @@ class ResultReader:
             self._tally.bad_frames += 1
             return
         self._tally.dead_letters += 1
-        if letter.offset < 0:  # only a part was refused, such as late events: the stream goes on
+        # Only a part was refused, such as late events; or the stream's end is in the results.
+        if letter.offset < 0 or letter.reason.startswith(deadletter.STREAM_ENDED):
             return
         self._refused[(letter.topic, letter.partition, letter.offset)] = letter.reason
         self._refused_names[(letter.topic, letter.partition, letter.name)] = letter.reason

@@ -8,9 +8,19 @@ import msgpack
 from router.wire import NAME_BYTES, clip_text
 from topologies.errors import SpikeRouterError
 
-__all__ = ["VALUE_BYTES", "VERSION", "DeadLetter", "DeadLetterError", "decode", "encode"]
+__all__ = [
+    "STREAM_ENDED",
+    "VALUE_BYTES",
+    "VERSION",
+    "DeadLetter",
+    "DeadLetterError",
+    "decode",
+    "encode",
+]
 
 VERSION: Final = 1
+STREAM_ENDED: Final = "StreamEnded"
+"""The first word of why a record is refused whose stream has its end in the results."""
 VALUE_BYTES: Final = 65_536  # how much of the refused value is kept
 _KEY_BYTES = 1024
 _TEXT_BYTES = 4096

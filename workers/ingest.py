@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
-from router.deadletter import DeadLetter
+from router.deadletter import STREAM_ENDED, DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
 from router.seals import UNSEALED, Keyring, Trust, key_id
@@ -414,7 +414,8 @@ class Ingest:
             elif data.request:
                 self._repeat(data, digest, known)
             elif not known.open:
-                raise RecordError(_taken(data.name))
+                killed = any(known.number in numbers for numbers in self._killed.values())
+                raise RecordError((_ended if killed else _taken)(data.name))
             else:
                 flow = self._flow_of(data.name, known)
                 self._hear(flow, record.offset)
@@ -425,7 +426,7 @@ class Ingest:
     def _flow_of(self, name: str, known: Name) -> Flow:
         flow = self._flows.get(known.number)
         if flow is None:
-            raise RecordError(f"stream {name} ended with an error; open one under another name")
+            raise RecordError(_ended(name))
         return flow
 
     def _repeat(self, data: Data, digest: bytes, known: Name) -> None:
@@ -563,8 +564,8 @@ class Ingest:
         """The stream has ended before records that wait for others."""
         for seq, data in sorted(flow.held.items()):
             reason = (
-                f"StreamEnded: stream {flow.name} ended while this record, with seq {seq}, waited"
-                f" for seq {flow.next_seq}"
+                f"{STREAM_ENDED}: stream {flow.name} ended while this record, with seq {seq},"
+                f" waited for seq {flow.next_seq}"
             )
             self._letter(flow.name.encode(), -1, reason, flow.name, encode_record(data))
         flow.held.clear()
@@ -1167,3 +1168,8 @@ def _taken(name: str) -> str:
         f"duplicate_stream: the name {name} is taken by a stream that was seen lately; use another"
         " name, or repeat the same request byte for byte to get the same result"
     )
+
+
+def _ended(name: str) -> str:
+    """Its end is in the results: readers take that, not this refusal, for what became of it."""
+    return f"{STREAM_ENDED}: stream {name} ended with an error; open one under another name"

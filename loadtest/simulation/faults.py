@@ -76,8 +76,7 @@ class Faults:
         key = (host.task, stream)
         self._world.checker.slow.add(host.task.partition)
         self._n_killed[key] = self._n_killed.get(key, 0) + 1
-        n_deadly = sum(task == host.task for task, _ in self._n_killed)
-        if self._n_killed[key] > _MOST_KILLED * n_deadly and not self.store_forgot:
+        if self._n_killed[key] > _MOST_KILLED * len(self._n_killed) and not self.store_forgot:
             raise Violation(f"stream {stream} has killed {self._n_killed[key]} owners of {host}")
 
     def killed_by_record(self, host: Host, record: Record) -> None:
@@ -306,18 +305,21 @@ class Faults:
         log = logs[self._draw(len(logs))]
         n = log.end - log.start
         offset = log.end - 1 - self._draw(min(n, 2) if self._draw(2) else n)  # maybe unread yet
-        if not log.holds(log.records[offset]) or self._is_unnumbered(log.place):
+        if not log.holds(log.records[offset]) or self._is_of_first_era(log.place, offset):
             return
         self._note(f"{log.place.topic}/{log.place.partition}@{offset} of {log.end} rots")
         log.unreadable[offset] = False
         self._lost_from(log, offset + 1)
 
-    def _is_unnumbered(self, place: Place) -> bool:
-        """Whether it is an input without an era. The first one counts from the beginning, as far as
-        whoever adopts it can read: what that is nobody else can say, if it rots meanwhile."""
+    def _is_of_first_era(self, place: Place, offset: int) -> bool:
+        """Whether it is an input without an era, or lies before the first one, which counts from
+        the beginning, as far as whoever adopts it can read: what that is nobody else can say, if it
+        rots meanwhile."""
         name = place.topic.removeprefix("snn.in.")
         log = self._world.inputs.get((name, place.partition))
-        return log is not None and not log.era
+        if log is None:
+            return False
+        return not log.era or (not log.predecessor and offset <= log.era_at)
 
     def _truncate(self) -> None:
         """Retention takes the older part of one log, be it read or not."""

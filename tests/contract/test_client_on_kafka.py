@@ -277,6 +277,22 @@ async def test_a_stream_that_ingest_knows_no_more_ends_with_the_refusal_of_its_n
             await reader.result("a", 10)
 
 
+async def test_who_waits_for_a_stream_that_has_ended_is_told_its_end_and_no_refusal(
+    kafka: str, fresh_name: FreshName
+) -> None:
+    network = fresh_name("net")
+    partition = partition_of("a", N)
+    reason = f"{deadletter.STREAM_ENDED}: stream a ended with an error"
+    letter = DeadLetter(in_topic(network), partition, 5, None, reason, "a")
+    async with publisher_of(kafka) as publisher, reader_of(kafka, network) as reader:
+        waiting = asyncio.create_task(reader.result("a", 10))
+        await (await publisher.send(DEAD_LETTER, None, deadletter.encode(letter), partition))
+        await until(lambda: reader.counters()["dead_letters"] == 1)
+        await emit(publisher, network, partition, batch("a", error="SnapshotCorrupt: gone"))
+        with pytest.raises(StreamFailed, match="SnapshotCorrupt"):
+            await waiting
+
+
 async def test_damaged_bytes_are_counted_and_passed_over(kafka: str, fresh_name: FreshName) -> None:
     network = fresh_name("net")
     async with publisher_of(kafka) as publisher, reader_of(kafka, network) as reader:

@@ -219,6 +219,13 @@ def test_stream_that_says_nothing_for_too_long_is_ended_by_name() -> None:
     assert [r.partition(":")[0] for r in log.letters] == ["StreamEnded"]
 
 
+def test_record_of_a_stream_that_was_killed_is_refused_as_one_whose_end_is_in_the_results() -> None:
+    log = Log()
+    log.say(mark("a"), Kill(StreamId(ERA, 0), "a", ("m", "n"), "SnapshotCorrupt: ..."), mark("a"))
+    (reason,) = log.letters
+    assert reason == "StreamEnded: stream a ended with an error; open one under another name"
+
+
 def test_stream_that_speaks_now_and_then_is_not_idle() -> None:
     log = Log()
     for second in range(1, 100, 9):

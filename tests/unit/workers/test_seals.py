@@ -191,9 +191,7 @@ def test_the_route_of_a_later_deployment_counts() -> None:
 
 def test_a_result_that_somebody_made_up_confirms_nothing() -> None:
     numbering = Numbering()
-    end = Batch(
-        SOURCE.node, StreamId(ERA, 0), "s", ("n",), 0, 9, 0, 4, Kind.SPIKES, True, b"", ""
-    )
+    end = Batch(SOURCE.node, StreamId(ERA, 0), "s", ("n",), 0, 9, 0, 4, Kind.SPIKES, True, b"", "")
     value = encode_frame(Frame(SOURCE.operator, 0, [end]))
     topic = out_topic("n")
     assert numbering.ingest.receive(Record(topic, 0, 0, b"k", value))
