@@ -108,9 +108,14 @@ class StatusRows:
     """Input that nobody reads, since its partition is not deployed."""
 
     @property
+    def unserved(self) -> tuple[TaskRow, ...]:
+        """Tasks without an owner that serves them."""
+        return tuple(task for task in self.tasks if task.error or not task.served)
+
+    @property
     def ready(self) -> bool:
         """Whether there are tasks and each has an owner that serves it."""
-        return bool(self.tasks) and all(task.served and not task.error for task in self.tasks)
+        return bool(self.tasks) and not self.unserved
 
     def as_json(self) -> dict[str, object]:
         """For `--json`: the rows as lists of objects."""

@@ -158,6 +158,7 @@ class Stack:
     ) -> None:
         self.settings = settings
         self.options = options or StackOptions()
+        self._lacks = "nothing was looked at"
         self.lines: deque[tuple[str, str]] = deque(maxlen=_KEPT_LINES)
         self.broker: EmbeddedBroker | ApacheKafka | None = None
         self.store: EmbeddedStore | RedisServer | None = None
@@ -240,10 +241,10 @@ class Stack:
 
         Raises `StackError` when that is not so in time.
         """
-        async with _deadline(timeout, "become ready", self._last_words):
+        async with _deadline(timeout, "become ready", self._why_unready):
             await _until(self._is_ready)
             if self.gateway is not None:
-                await _until(lambda: _answers(f"{self.http}/v2/health/ready"))
+                await _until(self._gateway_is_ready)
 
     async def status(self) -> StatusRows:
         """What the store knows of workers and tasks now."""
@@ -442,17 +443,29 @@ class Stack:
     async def _is_ready(self) -> bool:
         try:
             status = await self.status()
-        except StoreUnavailable:  # it may be starting itself, or away for a while
+        except StoreUnavailable as error:  # it may be starting itself, or away for a while
+            self._lacks = str(error)
             return False
         alive = {worker.worker for worker in status.workers if worker.alive}
         wanted = {name for name, worker in self.workers.items() if not worker.unwanted.is_set()}
+        lacks = [f"{row.task}: {row.error or 'nobody serves it'}" for row in status.unserved]
+        lacks += [f"{name} is not known" for name in sorted(wanted - alive)]
+        self._lacks = "; ".join(lacks) or "there are no tasks"
         return status.ready and wanted <= alive
+
+    async def _gateway_is_ready(self) -> bool:
+        told = await _told(f"{self.http}/v2/health/ready")
+        self._lacks = "the gateway does not answer" if told is None else f"the gateway says {told}"
+        return told == ""
 
     async def _gateway_is_live(self) -> bool:
         gateway = self.gateway
         if gateway is not None and gateway.n_deaths > 0:
             raise StackError(f"The gateway died while it was starting.{self._last_words()}")
-        return await _answers(f"{self.http}/v2/health/live")
+        return await _told(f"{self.http}/v2/health/live") == ""
+
+    def _why_unready(self) -> str:
+        return f" {self._lacks}.{self._last_words()}"
 
     def _last_words(self) -> str:
         """What the children wrote last, unless it was passed on already."""
@@ -478,14 +491,15 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-async def _answers(url: str) -> bool:
-    """Whether the gateway answers 200 there."""
+async def _told(url: str) -> str | None:
+    """What the gateway complains of there, "" where it answers 200; None without an answer."""
     try:
         # No certificates are needed on plain HTTP; loading them takes longer than the answer.
         async with httpx.AsyncClient(timeout=2.0, trust_env=False, verify=False) as client:
-            return (await client.get(url)).status_code == httpx.codes.OK
+            answer = await client.get(url)
     except httpx.TransportError:
-        return False
+        return None
+    return "" if answer.status_code == httpx.codes.OK else answer.text
 
 
 async def _end(child: Child, timeout: float) -> None:

@@ -35,10 +35,9 @@ from router.store.calls import BlobWrite, Call, Query, Reply, StoredCheckpoint, 
 from router.store.errors import StoreReplyError, StoreUnavailable, StoreUnfit
 from router.store.fitness import Demands, refusal, store_mismatch
 from router.store.lua import script
-from router.store.manifests import open_manifest, seal_manifest
+from router.store.manifests import open_manifest, open_names, seal_manifest, seal_name
 from router.store.nodes import AWAY, Nodes, ask
 from router.store.parts import MOST, Piece, batches, joined, pieces
-from router.topics import NAME
 
 __all__ = ["RedisStore"]
 
@@ -265,8 +264,8 @@ class RedisStore:
         """Write a network's manifest, then list its name."""
         sealed = seal_manifest(network, manifest)
         await self._execute([("SET", f"snn:network:{network}", sealed)])
-        await self._execute([("SADD", _MANIFESTS, network)])
-        await self._execute([("SREM", _REMOVED, network)])
+        await self._execute([("SADD", _MANIFESTS, seal_name(network))])
+        await self._execute([("SREM", _REMOVED, seal_name(network))])
 
     async def get_manifest(self, network: str) -> bytes | None:
         """A network's manifest; None when it is not deployed. Raises ManifestDamaged."""
@@ -280,22 +279,22 @@ class RedisStore:
         """
         sealed = seal_manifest(network, manifest)
         await self._execute([("SET", f"snn:network:{network}", sealed)])
-        await self._execute([("SADD", _MANIFESTS, network)])
+        await self._execute([("SADD", _MANIFESTS, seal_name(network))])
         if network in await self.removed_networks():
-            await self._execute([("SREM", _MANIFESTS, network)])
+            await self._execute([("SREM", _MANIFESTS, seal_name(network))])
             await self._execute([("UNLINK", f"snn:network:{network}")])
 
     async def remove_manifest(self, network: str) -> None:
         """Write that it was removed, take its name off the list, delete what there is of it."""
-        await self._execute([("SADD", _REMOVED, network)])
-        await self._execute([("SREM", _MANIFESTS, network)])
+        await self._execute([("SADD", _REMOVED, seal_name(network))])
+        await self._execute([("SREM", _MANIFESTS, seal_name(network))])
         await self._execute([("UNLINK", f"snn:network:{network}")])
         await self._execute([("UNLINK", f"snn:begin:{network}")])
 
     async def removed_networks(self) -> frozenset[str]:
         """The networks that were removed: one that is neither here nor listed, the store forgot."""
         (names,) = await self._execute([("SMEMBERS", _REMOVED)])
-        return frozenset(_legal(cast("set[bytes]", names)))
+        return frozenset(open_names(cast("set[bytes]", names)))
 
     async def put_begin(self, network: str, begin: bytes) -> None:
         """Write where a network begins in its topics, unless that is known already (31)."""
@@ -348,7 +347,7 @@ class RedisStore:
     async def list_networks(self) -> tuple[str, ...]:
         """The names of all deployed networks, sorted."""
         (names,) = await self._execute([("SMEMBERS", _MANIFESTS)])
-        return tuple(sorted(_legal(cast("set[bytes]", names))))
+        return tuple(sorted(open_names(cast("set[bytes]", names))))
 
     async def put_artifact(self, operator: str, artifact: bytes) -> None:
         """Write an operator's artifact; its id is the hash of the bytes, so this is idempotent."""
@@ -473,14 +472,6 @@ async def _pipelined(commands: Sequence[tuple[calls.Arg, ...]], client: Redis) -
 
 def _is_mistyped(reply: object) -> bool:
     return isinstance(reply, errors.ResponseError) and "WRONGTYPE" in str(reply)
-
-
-def _legal(names: Iterable[bytes]) -> Iterator[str]:
-    """The names that a network can have: a damaged one is nobody's, and hides no other."""
-    for name in names:
-        text = name.decode(errors="replace")
-        if NAME.fullmatch(text) is not None:
-            yield text
 
 
 def _unless_mistyped(reply: Any) -> Reply:

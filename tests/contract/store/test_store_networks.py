@@ -11,6 +11,7 @@ from router.bus import Bus
 from router.deploy import load_networks, task_specs
 from router.settings import Settings
 from router.store.errors import ManifestDamaged, StoreReplyError
+from router.store.manifests import seal_name
 from router.store.redis import RedisStore
 from topologies.compiled import CompiledNetwork
 from topologies.compiler import compile_network
@@ -125,13 +126,15 @@ async def test_worker_mends_the_record_of_a_task_whose_kind_is_damaged(
     }
 
 
-@pytest.mark.parametrize("damaged", [b"dens\xe5", b"net/work", b""])
+@pytest.mark.parametrize(
+    "damaged", [b"dens\xe5", b"net/work", b"", b"dense", b"dense:", b"densf:00000000"]
+)
 async def test_a_name_with_a_bit_turned_hides_no_other_network(
     store: RedisStore, admin: redis.Redis, network: CompiledNetwork, damaged: bytes
 ) -> None:
     await store.put_manifest(network.name, network.to_bytes())
     admin.sadd("snn:networks", damaged)
-    admin.sadd("snn:removed", damaged, b"gone")
+    admin.sadd("snn:removed", damaged, seal_name("gone"))
     assert await store.list_networks() == (network.name,)
     assert await store.removed_networks() == {"gone"}
     assert list(await load_networks(store)) == [network.name]
