@@ -350,8 +350,6 @@ class Host:
         if running is not None:
             try:
                 async with asyncio.timeout(_HAND_OVER_S):
-                    # A store that may evict has perhaps dropped what is no news.
-                    running.hosted.tenancy.full |= self._settings.redis_may_evict
                     await running.hosted.hand_over()
             except (TimeoutError, TenancyLostError, StoreError) as error:
                 _log.warning("task %s was not handed over: %r", task, error)

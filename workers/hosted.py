@@ -104,6 +104,8 @@ class Hosted:
         while self._busy or self.tenancy.is_committing:
             await self._wait_progress(self._interval)
         await self._send_outputs()
+        # A store that may evict has perhaps dropped what is no news.
+        self.tenancy.full |= self._settings.redis_may_evict
         while self.tenancy.begin():  # until one is accepted: what is lost here would be replayed
             await self._commit()
         await self._store.release(self.claim.task, self.claim.token)

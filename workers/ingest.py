@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
-from router.deadletter import STREAM_ENDED, DeadLetter
+from router.deadletter import DeadLetter
 from router.deadletter import encode as encode_letter
 from router.records import Data, Era, Kill, RecordError, Route, encode_record, parse_record
 from router.seals import UNSEALED, Keyring, Trust, key_id
@@ -564,7 +564,7 @@ class Ingest:
         """The stream has ended before records that wait for others."""
         for seq, data in sorted(flow.held.items()):
             reason = (
-                f"{STREAM_ENDED}: stream {flow.name} ended while this record, with seq {seq},"
+                f"StreamEnded: stream {flow.name} ended while this record, with seq {seq},"
                 f" waited for seq {flow.next_seq}"
             )
             self._letter(flow.name.encode(), -1, reason, flow.name, encode_record(data))
@@ -1172,4 +1172,4 @@ def _taken(name: str) -> str:
 
 def _ended(name: str) -> str:
     """Its end is in the results: readers take that, not this refusal, for what became of it."""
-    return f"{STREAM_ENDED}: stream {name} ended with an error; open one under another name"
+    return f"StreamEnded: stream {name} ended with an error; open one under another name"

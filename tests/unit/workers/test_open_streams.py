@@ -6,6 +6,7 @@ import pytest
 
 from loadtest.simulation.numbers import FakeEncode
 from loadtest.simulation.shapes import build, layout
+from router.deadletter import STREAM_ENDED
 from router.deadletter import decode as decode_letter
 from router.records import Data, Kill, Route, encode_record, parse_record, record_key
 from router.topics import DEAD_LETTER, out_topic
@@ -223,7 +224,7 @@ def test_record_of_a_stream_that_was_killed_is_refused_as_one_whose_end_is_in_th
     log = Log()
     log.say(mark("a"), Kill(StreamId(ERA, 0), "a", ("m", "n"), "SnapshotCorrupt: ..."), mark("a"))
     (reason,) = log.letters
-    assert reason == "StreamEnded: stream a ended with an error; open one under another name"
+    assert reason == f"{STREAM_ENDED}: stream a ended with an error; open one under another name"
 
 
 def test_stream_that_speaks_now_and_then_is_not_idle() -> None:
