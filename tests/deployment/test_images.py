@@ -1,7 +1,7 @@
 """The install steps of the images, run in a clean virtual environment outside of any image.
 
-The slow ones are marked `images` (`make test-images`); that of the gateway, which has no extra, and
-what can be read from the files is tested always.
+The slow ones are marked `images` (`make test-images`); that of the gateway, which has no extra, is
+run by `make check`, and what can be read from the files is tested always.
 """
 
 import re
@@ -36,7 +36,7 @@ def _name(file: Dockerfile) -> str:
 
 
 def _slow(file: Dockerfile) -> object:
-    marks = [] if _name(file) == "gateway" else [pytest.mark.images]
+    marks = [pytest.mark.servers if _name(file) == "gateway" else pytest.mark.images]
     return pytest.param(file, marks=[pytest.mark.serial, *marks], id=_name(file))
 
 
