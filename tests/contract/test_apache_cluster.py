@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from loadtest.brokers import under_fire
-from router.admin import TopicsNotMade, create_topics
+from router.admin import TopicsNotMade, TopicUnfit, check_topics, create_topics
 from router.apache import ApacheKafka
 from router.bus import Bus, BusError, Place
 from router.processes import ServerError
@@ -89,6 +89,31 @@ async def test_a_topic_that_exists_is_left_alone(
     assert await create_topics(settings, [topic], 5) == ()
     (described,) = await cluster.describe([topic])
     assert [len(p["replicas"]) for p in described["partitions"]] == [2, 2, 2]
+
+
+async def test_a_topic_that_was_made_otherwise_is_refused_or_told(
+    cluster: ApacheKafka,
+    settings: Settings,
+    fresh_name: FreshName,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    narrow, short = fresh_name("narrow"), fresh_name("short")
+    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+    await admin.start()
+    try:
+        config = {"max.message.bytes": "1000", "cleanup.policy": "compact"}
+        await admin.create_topics([NewTopic(narrow, 1, 1, topic_configs=config)])
+    finally:
+        await admin.close()
+    await create_topics(settings.changed(retention_ms=60_000), [short], 1)
+    with pytest.raises(TopicUnfit, match=rf"{narrow} has cleanup.*{narrow} has max\.message"):
+        await check_topics(settings, [narrow, short])
+    caplog.clear()
+    await check_topics(settings, [short, fresh_name("none")])
+    assert [record.message.split(" has ")[1] for record in caplog.records] == [
+        "retention.ms=60000, less than SPIKEROUTER_RETENTION_MS (604800000): alter the topic, or"
+        " the setting."
+    ]
 
 
 async def test_topics_are_made_while_a_broker_is_away(
