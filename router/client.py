@@ -577,6 +577,7 @@ class ResultReader:
         self.n_partitions = n_partitions
         self._keys = Keyring(is_open=True) if keys is None else keys
         self._learn_keys = learn_keys
+        self._has_new_keys = False  # whether they were looked up since the fetch that is taken
         self.table = ResultTable(
             n_partitions, max_streams=max_streams, max_bytes=max_bytes, keep_s=keep_s
         )
@@ -876,6 +877,7 @@ class ResultReader:
         """Take records in turn with those who wait for them. What ends this is not read again."""
         turn = Turn(_TURN_S)
         turn.begin()
+        self._has_new_keys = False
         for place, records in fetched.records.items():
             for record in records:
                 self._next[place] = record.offset + 1
@@ -890,12 +892,16 @@ class ResultReader:
         await asyncio.sleep(0)  # let those who wait go on
 
     async def _is_ours(self, place: TopicPartition, record: Any) -> bool:
-        """Whether the system wrote a record; its key is looked up if need be."""
+        """Whether the system wrote a record; its key is looked up if need be.
+
+        One look-up does for all that was fetched before it: their keys were in the store by then.
+        """
         signed = Signed(place.topic, place.partition, record.key, record.value or b"")
         seal = seal_of(record.headers)
         trust = self._keys.trust(signed, seal)
-        if trust is Trust.UNKNOWN and self._learn_keys is not None:
+        if trust is Trust.UNKNOWN and self._learn_keys is not None and not self._has_new_keys:
             await self._learn_keys()
+            self._has_new_keys = True
             trust = self._keys.trust(signed, seal)
         self._tally.unsealed += trust is not Trust.GENUINE
         return trust is Trust.GENUINE
