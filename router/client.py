@@ -33,6 +33,7 @@ from aiokafka.errors import (
 
 from router import deadletter
 from router.bus import set_fetch_wait
+from router.closing import close
 from router.fetching import Fetched, Fetching
 from router.loops import Keeper, Turn
 from router.polling import Pace
@@ -68,7 +69,6 @@ _BATCH_BYTES: Final = 256 * 1024  # of one produce request; the broker's default
 _TURN_S: Final = 0.005  # of taking results that were fetched
 _POLL_MS: Final = 50  # after so long without a record, look for newly followed networks
 _RETRY_S: Final = 0.1  # between two attempts to reach the broker
-_STOP_S: Final = 5.0  # for a client to close its connections
 _KEPT_REFUSALS: Final = 10_000
 _LONGEST_RESEND_S: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -273,7 +273,7 @@ class Publisher:
             self._settle(lane.items, PublishFailed("The publisher was closed before it was sent."))
             lane.items.clear()
         if self._producer is not None:
-            await _stop(self._producer)
+            await close(self._producer)
             self._producer = None
         await asyncio.gather(*self._retired)
 
@@ -471,7 +471,7 @@ class Publisher:
         try:
             await producer.start()
         except BaseException:
-            await _stop(producer)
+            await close(producer)
             raise
         return producer
 
@@ -490,7 +490,7 @@ class Publisher:
         if failed is not None and failed is self._producer:
             self._producer = None
             self.tally.reconnects += 1
-            task = asyncio.create_task(_stop(failed))
+            task = asyncio.create_task(close(failed))
             self._retired.add(task)
             task.add_done_callback(self._retired.discard)
 
@@ -508,20 +508,6 @@ def _take_batch(items: "deque[_Item]") -> list[_Item]:
 def _batch_bytes(item: _Item) -> int:
     """The most that a record adds to a batch."""
     return len(item.value) + (len(item.key) if item.key else 0) + 40
-
-
-async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Close a client, whatever state it is in."""
-    try:
-        async with asyncio.timeout(_STOP_S):
-            await client.stop()
-    except (KafkaError, TimeoutError, OSError):
-        return
-    except asyncio.CancelledError:
-        # aiokafka cancels its own fetches and lets the cancellation out; one of ours goes on.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
 
 
 # Reading results
@@ -631,10 +617,10 @@ class ResultReader:
                 self._consumer = consumer
                 await self._attach(consumer, [DEAD_LETTER], lookback=0)
         except (KafkaError, TimeoutError) as error:
-            await _stop(consumer)
+            await close(consumer)
             raise ReaderFailed(f"Kafka cannot be read: {_reason(error)}") from error
         except BaseException:
-            await _stop(consumer)
+            await close(consumer)
             raise
         self._begin()
         try:
@@ -664,7 +650,7 @@ class ResultReader:
         while self._asked:
             self._answer(self._asked.popleft(), ReaderFailed("The reader was closed."))
         if self._consumer is not None:
-            await _stop(self._consumer)
+            await close(self._consumer)
             self._consumer = None
 
     async def follow(
@@ -842,7 +828,7 @@ class ResultReader:
             await self._read(consumer)
         except Exception:
             self._consumer = None
-            await _stop(consumer)
+            await close(consumer)
             raise
 
     async def _resume(self, consumer: AIOKafkaConsumer) -> None:
@@ -851,7 +837,7 @@ class ResultReader:
             async with asyncio.timeout(self._start_timeout_s):
                 await consumer.start()
         except BaseException:
-            await _stop(consumer)
+            await close(consumer)
             raise
         self._seek(consumer)
 
