@@ -692,6 +692,10 @@ class ResultReader:
         """Where streams of this name are known; more than one: a producer spread it."""
         return self.table.partitions(network, name)
 
+    def was_answered(self, network: str, name: str, partition: int) -> bool:
+        """Whether a request had its result, which is no longer kept: a repeat gets no other."""
+        return self.table.was_answered(network, name, partition)
+
     def siblings(self, network: str, of: str) -> tuple[str, ...]:
         """The remembered names that begin with `of` and MARK."""
         return self.table.siblings(network, of)

@@ -36,7 +36,7 @@ from router.gateway.streams import (
 )
 from router.loops import Keeper, LoopLag, Slices, Turn
 from router.records import Data
-from router.results import MARK, Emission, Result, Stream
+from router.results import MARK, Emission, Result, ResultsLost, Stream
 from router.settings import Settings
 from router.status import is_served, why_unhosted
 from router.store.calls import StatusReply, TaskStatus, unhosted
@@ -196,6 +196,12 @@ class Gateway:
             if result.error:
                 raise StreamFailed(result)
             return result
+        if known is None and reader.was_answered(network.name, sample.name, partition):
+            raise ResultsLost(
+                "This request was answered before, and its result is no longer kept"
+                f" ({self.settings.results_keep_s:g} s): send it under another id, or none, to have"
+                " it computed again."
+            )
         self._check_backlog(network, partition, len(sample.payload or b""))
         try:
             return await request(

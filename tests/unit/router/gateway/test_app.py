@@ -291,6 +291,22 @@ async def test_a_repeat_with_equal_id_and_body_is_answered_without_publishing(
     assert len(world.publisher.published) == 1
 
 
+async def test_a_repeat_of_a_request_whose_result_is_no_longer_kept_is_410_at_once(
+    world: World,
+) -> None:
+    world.serve()
+    await world.infer(id="a")
+    world.reader.table._keep_s = 0.0
+    world.reader.table.feed("digits", 0, (), 1.0)
+    world.publisher.react = lambda published: None  # ingest drops it
+    answer = await world.infer(id="a")
+    assert answer.status_code == 410
+    assert "send it under another id" in answer.json()["error"]
+    assert len(world.publisher.published) == 1
+    world.serve()
+    assert (await world.infer(id="b")).status_code == 200
+
+
 async def test_another_gateway_answers_a_repeat_from_the_results_topic(world: World) -> None:
     world.serve()
     first = await world.infer(id="a")
