@@ -737,18 +737,21 @@ class ResultReader:
         network: str | None = None,
         partition: int | None = None,
         start: int = 0,
+        positions: Collection[Position] = (),
     ) -> AsyncIterator[Emission]:
         """The emissions of a stream from index `start` on, as they come, until it ends.
 
-        Raises what `result` raises, and ResultsLost when the next one is no longer kept.
+        Of `positions`, as in `result`, the refusal is told while nothing else is known of the
+        stream. Raises what `result` raises, and ResultsLost when the next one is no longer kept.
         """
         network = self._sole(network)
         limit = _deadline(deadline)
         with self.table.pinned(network, name):
             while True:
                 stream = self.peek(network, name, partition)
-                self._check_refused(network, name, partition, (), stream)
-                if stream is not None:
+                if stream is None:
+                    self._check_refused(network, name, partition, positions, stream)
+                else:
                     for emission in stream.emissions(start):
                         start = emission.index + 1
                         yield emission
