@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
+from router.closing import close
 from router.fetching import Fetching, Unreadable
 from router.polling import Pace
 from router.probe import check_kafka
@@ -108,8 +109,10 @@ class Bus:
     ) -> None:
         if self._is_open:
             await _calm(self._prober)
-        clients = (self._prober, self._consumer, self._sending)
-        await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
+        await asyncio.gather(
+            close(self._prober), close(self._consumer), self._sending.stop(),
+            return_exceptions=True,
+        )  # fmt: skip
 
     # ---- sending ------------------------------------------------------------------------------
 
@@ -243,12 +246,14 @@ class Bus:
 
     async def _renew_consumer(self) -> None:
         """Read on by another consumer, from where this one stood. Raises BusError."""
-        await asyncio.gather(self._consumer.stop(), return_exceptions=True)
+        await close(self._consumer)
         consumer = self._new_consumer()
         try:
             await consumer.start()
-        except KafkaError as error:
-            await consumer.stop()
+        except BaseException as error:
+            await close(consumer)
+            if not isinstance(error, KafkaError):
+                raise
             raise BusError(f"Kafka cannot be read: {error!r}.") from error
         counts = self._fetching.counts
         self._consumer = consumer

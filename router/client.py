@@ -33,6 +33,7 @@ from aiokafka.errors import (
 
 from router import deadletter
 from router.bus import set_fetch_wait
+from router.closing import close
 from router.fetching import Fetched, Fetching
 from router.loops import Keeper, Turn
 from router.polling import Pace
@@ -68,7 +69,6 @@ _BATCH_BYTES: Final = 256 * 1024  # of one produce request; the broker's default
 _TURN_S: Final = 0.005  # of taking results that were fetched
 _POLL_MS: Final = 50  # after so long without a record, look for newly followed networks
 _RETRY_S: Final = 0.1  # between two attempts to reach the broker
-_STOP_S: Final = 5.0  # for a client to close its connections
 _KEPT_REFUSALS: Final = 10_000
 _LOST: Final = ("EraLost:", "InputLost:")
 """Why ingest refuses a record of a stream that it does not know any more."""
@@ -275,7 +275,7 @@ class Publisher:
             self._settle(lane.items, PublishFailed("The publisher was closed before it was sent."))
             lane.items.clear()
         if self._producer is not None:
-            await _stop(self._producer)
+            await close(self._producer)
             self._producer = None
         await asyncio.gather(*self._retired)
 
@@ -473,7 +473,7 @@ class Publisher:
         try:
             await producer.start()
         except BaseException:
-            await _stop(producer)
+            await close(producer)
             raise
         return producer
 
@@ -492,7 +492,7 @@ class Publisher:
         if failed is not None and failed is self._producer:
             self._producer = None
             self.tally.reconnects += 1
-            task = asyncio.create_task(_stop(failed))
+            task = asyncio.create_task(close(failed))
             self._retired.add(task)
             task.add_done_callback(self._retired.discard)
 
@@ -510,20 +510,6 @@ def _take_batch(items: "deque[_Item]") -> list[_Item]:
 def _batch_bytes(item: _Item) -> int:
     """The most that a record adds to a batch."""
     return len(item.value) + (len(item.key) if item.key else 0) + 40
-
-
-async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Close a client, whatever state it is in."""
-    try:
-        async with asyncio.timeout(_STOP_S):
-            await client.stop()
-    except (KafkaError, TimeoutError, OSError):
-        return
-    except asyncio.CancelledError:
-        # aiokafka cancels its own fetches and lets the cancellation out; one of ours goes on.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
 
 
 # Reading results
@@ -579,7 +565,7 @@ class ResultReader:
         self.n_partitions = n_partitions
         self._keys = Keyring(is_open=True) if keys is None else keys
         self._learn_keys = learn_keys
-        self._looked_up = False  # since the last fetch
+        self._has_new_keys = False  # whether they were looked up since the fetch that is taken
         self.table = ResultTable(
             n_partitions, max_streams=max_streams, max_bytes=max_bytes, keep_s=keep_s
         )
@@ -633,10 +619,10 @@ class ResultReader:
                 self._consumer = consumer
                 await self._attach(consumer, [DEAD_LETTER], lookback=0)
         except (KafkaError, TimeoutError) as error:
-            await _stop(consumer)
+            await close(consumer)
             raise ReaderFailed(f"Kafka cannot be read: {_reason(error)}") from error
         except BaseException:
-            await _stop(consumer)
+            await close(consumer)
             raise
         self._begin()
         try:
@@ -666,7 +652,7 @@ class ResultReader:
         while self._asked:
             self._answer(self._asked.popleft(), ReaderFailed("The reader was closed."))
         if self._consumer is not None:
-            await _stop(self._consumer)
+            await close(self._consumer)
             self._consumer = None
 
     async def follow(
@@ -707,6 +693,10 @@ class ResultReader:
     def partitions(self, network: str, name: str) -> list[int]:
         """Where streams of this name are known; more than one: a producer spread it."""
         return self.table.partitions(network, name)
+
+    def was_answered(self, network: str, name: str, partition: int) -> bool:
+        """Whether a request had its result, which is no longer kept: a repeat gets no other."""
+        return self.table.was_answered(network, name, partition)
 
     def siblings(self, network: str, of: str) -> tuple[str, ...]:
         """The remembered names that begin with `of` and MARK."""
@@ -749,18 +739,21 @@ class ResultReader:
         network: str | None = None,
         partition: int | None = None,
         start: int = 0,
+        positions: Collection[Position] = (),
     ) -> AsyncIterator[Emission]:
         """The emissions of a stream from index `start` on, as they come, until it ends.
 
-        Raises what `result` raises, and ResultsLost when the next one is no longer kept.
+        Of `positions`, as in `result`, the refusal is told while nothing else is known of the
+        stream. Raises what `result` raises, and ResultsLost when the next one is no longer kept.
         """
         network = self._sole(network)
         limit = _deadline(deadline)
         with self.table.pinned(network, name):
             while True:
                 stream = self.peek(network, name, partition)
-                self._check_refused(network, name, partition, (), stream)
-                if stream is not None:
+                if stream is None:
+                    self._check_refused(network, name, partition, positions, stream)
+                else:
                     for emission in stream.emissions(start):
                         start = emission.index + 1
                         yield emission
@@ -844,7 +837,7 @@ class ResultReader:
             await self._read(consumer)
         except Exception:
             self._consumer = None
-            await _stop(consumer)
+            await close(consumer)
             raise
 
     async def _resume(self, consumer: AIOKafkaConsumer) -> None:
@@ -853,7 +846,7 @@ class ResultReader:
             async with asyncio.timeout(self._start_timeout_s):
                 await consumer.start()
         except BaseException:
-            await _stop(consumer)
+            await close(consumer)
             raise
         self._seek(consumer)
 
@@ -879,7 +872,7 @@ class ResultReader:
         """Take records in turn with those who wait for them. What ends this is not read again."""
         turn = Turn(_TURN_S)
         turn.begin()
-        self._looked_up = False
+        self._has_new_keys = False
         for place, records in fetched.records.items():
             for record in records:
                 self._next[place] = record.offset + 1
@@ -894,14 +887,16 @@ class ResultReader:
         await asyncio.sleep(0)  # let those who wait go on
 
     async def _is_ours(self, place: TopicPartition, record: Any) -> bool:
-        """Whether the system wrote a record; its key is looked up if need be, once for all records
-        that were fetched together: each key is older than what it sealed."""
+        """Whether the system wrote a record; its key is looked up if need be.
+
+        One look-up does for all that was fetched before it: their keys were in the store by then.
+        """
         signed = Signed(place.topic, place.partition, record.key, record.value or b"")
         seal = seal_of(record.headers)
         trust = self._keys.trust(signed, seal)
-        if trust is Trust.UNKNOWN and self._learn_keys is not None and not self._looked_up:
+        if trust is Trust.UNKNOWN and self._learn_keys is not None and not self._has_new_keys:
             await self._learn_keys()
-            self._looked_up = True
+            self._has_new_keys = True
             trust = self._keys.trust(signed, seal)
         self._tally.unsealed += trust is not Trust.GENUINE
         return trust is Trust.GENUINE

@@ -14,6 +14,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from rich.console import Console
 
 from router.client import ReaderFailed
+from router.closing import close
 from router.fetching import Fetching
 from router.lookup import deployed_networks, find_network
 from router.probe import check_kafka
@@ -202,11 +203,11 @@ class _TopicReader:
                 await self._consumer.start()
                 await self._assign()
         except (KafkaError, TimeoutError) as error:
-            await self._consumer.stop()
+            await close(self._consumer)
             reason = str(error) or type(error).__name__
             raise ReaderFailed(f"Kafka cannot be read: {reason}") from error
         except BaseException:
-            await self._consumer.stop()
+            await close(self._consumer)
             raise
         return self
 
@@ -216,7 +217,7 @@ class _TopicReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._consumer.stop()
+        await close(self._consumer)
 
     async def _assign(self) -> None:
         consumer, wanted = self._consumer, self._wanted

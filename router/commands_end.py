@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from router.client import Publisher, ReaderFailed, partition_of
+from router.closing import close
 from router.endings import Ending
 from router.lookup import deployed_networks, find_network
 from router.records import Data
@@ -128,7 +129,7 @@ async def _consumer(settings: Settings, topics: Sequence[str]) -> AsyncIterator[
     except KafkaError as error:
         raise ReaderFailed(f"Kafka cannot be read: {error or type(error).__name__}") from error
     finally:
-        await consumer.stop()
+        await close(consumer)
 
 
 async def _until_told(

@@ -1,7 +1,8 @@
 """Deployment: artifacts, manifests, topics and task records, in an order that a crash cannot hurt.
 
 0. A key, so that all that is told from here on is known to come after it (PROTOCOL 35).
-1. Topics, with the same number of partitions each.
+1. Topics, with the same number of partitions each. Those that exist are compared with what is
+   needed of them before anything is written.
 2. Once a network was removed: where a new one begins in its topics, since they may hold streams of
    one of the same name (PROTOCOL 31).
 3. Artifacts and manifests, so that whoever sees a task can load it.
@@ -14,7 +15,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
-from router.admin import create_topics
+from router.admin import check_topics, create_topics
 from router.artifacts import open_artifacts
 from router.bus import Bus, Place
 from router.keyrings import begin_key
@@ -63,7 +64,7 @@ async def deploy(
 ) -> Deployed:
     """Compile (names from the zoo, or files) and deploy; repeat it freely.
 
-    Raises DeployError, TopicsNotMade, TopicUnfit, BusError or StoreUnavailable.
+    Raises DeployError, TopicUnfit, TopicsNotMade, BusError or StoreUnavailable.
     """
     from topologies.compiler import compile_network
     from topologies.loader import load_network
@@ -95,6 +96,7 @@ async def deploy_compiled(
         _check_again(network, existing)
     _check_records(settings, networks, everything.values())
     topics = _topics(networks)
+    await check_topics(settings, topics)
     keys = await begin_key(store)  # 0
     await create_topics(settings, topics, n_partitions)  # 1
     await bus.ensure(topics, n_partitions)

@@ -11,6 +11,8 @@ and 16), as the table keeps them:
 4. Repeats are dropped and counted. They carry equal bits, so which of them came first is no matter.
 5. The streams least recently heard of are forgotten first, by count, bytes and age; those that
    somebody waits for are kept. Of an endless stream only the latest emissions are kept.
+6. Of a request with an id of its client's that is forgotten with its result, it stays known that
+   ingest had it, for as long as ingest takes an equal one for a repeat, which it drops.
 """
 
 from bisect import bisect_right
@@ -29,6 +31,7 @@ from topologies.errors import SpikeRouterError
 
 __all__ = [
     "MARK",
+    "REMEMBERED_NAMES",
     "Chunk",
     "Emission",
     "Result",
@@ -44,6 +47,9 @@ MARK: Final = "@"
 
 _STREAM_COST = 400  # bytes that an entry takes beside its payloads, about
 _KEPT_PER_STREAM = 1024 * 1024  # bytes of emissions kept of one endless stream
+REMEMBERED_NAMES: Final = 16_384
+"""Streams of a partition, the latest, whose names an ingest takes for repeats."""
+_MOST_ANSWERED: Final = 100_000  # forgotten requests that are known to have been answered
 _NO_RESULT: Final = np.zeros((0, 0), np.int32)
 
 
@@ -225,6 +231,8 @@ class ResultTable:
         self._stems: dict[tuple[str, str], dict[str, int]] = {}
         self._pins: dict[tuple[str, str], int] = {}
         self._n_bytes = 0
+        self._newest: dict[tuple[str, int], StreamId] = {}
+        self._answered: dict[int, StreamId] = {}  # by hash of the key; the oldest first
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -266,6 +274,17 @@ class ResultTable:
     def siblings(self, network: str, of: str) -> tuple[str, ...]:
         """The names that are remembered with the stem `of`."""
         return tuple(self._stems.get((network, of), ()))
+
+    def was_answered(self, network: str, name: str, partition: int) -> bool:
+        """Whether the result of this request is forgotten here, and ingest drops a repeat of it."""
+        stream = self._answered.get(hash((network, partition, name)))
+        newest = self._newest.get((network, partition))
+        return (
+            stream is not None
+            and newest is not None
+            and newest.era == stream.era
+            and newest.number - stream.number < REMEMBERED_NAMES
+        )
 
     def feed(
         self, network: str, partition: int, batches: Iterable[Batch], now: float
@@ -325,6 +344,8 @@ class ResultTable:
         if batch.window and batch.kind is Kind.SPIKES:
             self._skip_to(stream, batch)
         self.tally.spread += bool(self.partitions(network, name))
+        place = (network, partition)
+        self._newest[place] = max(batch.stream, self._newest.get(place, batch.stream))
         self._streams[key] = stream
         self._n_bytes += stream.n_bytes
         if MARK in name:
@@ -399,8 +420,17 @@ class ResultTable:
                 self._streams.move_to_end(key)
                 oldest.at = now
             else:
+                self._note_answered(key, oldest)
                 self._remove(key)
                 self.tally.forgotten += 1
+
+    def _note_answered(self, key: tuple[str, int, str], stream: Stream) -> None:
+        """Rule 6."""
+        if stream.final and MARK in stream.name:
+            self._answered.pop(hash(key), None)
+            self._answered[hash(key)] = stream.stream
+            if len(self._answered) > _MOST_ANSWERED:
+                del self._answered[next(iter(self._answered))]
 
     def _is_over_full(self) -> bool:
         return len(self._streams) > self._max_streams or self._n_bytes > self._max_bytes

@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
 
+from router.closing import close
 from router.seals import SEAL_HEADER
 from router.security import kafka_options
 from router.settings import Settings
@@ -26,7 +27,6 @@ __all__ = ["Lane", "Sending"]
 
 _HEADROOM: Final = 100_000  # bytes of a produce request beside its largest record
 _RETRY_S: Final = 0.1
-_STOP_S: Final = 5.0
 
 
 class Sending:
@@ -108,16 +108,7 @@ class Sending:
     async def _close(self, producer: AIOKafkaProducer) -> None:
         """Nobody waits longer than a send may take: what is in flight then counts as failed."""
         try:
-            async with asyncio.timeout(self._settings.send_timeout_s):
-                await producer.stop()
-        except (KafkaError, OSError, TimeoutError):
-            with suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(_STOP_S):
-                    await producer._sender.close()
-            producer._message_accumulator.fail_all(KafkaError("it was not written in time"))
-            with suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(_STOP_S):
-                    await producer.client.close()
+            await close(producer, self._settings.send_timeout_s)
         finally:
             for future in self._in_flight.pop(producer, set()).copy():
                 future.cancel()
@@ -137,7 +128,7 @@ class Sending:
         try:
             await producer.start()
         except BaseException:
-            await asyncio.gather(producer.stop(), return_exceptions=True)
+            await close(producer)
             raise
         return producer
 

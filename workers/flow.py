@@ -10,12 +10,14 @@ from typing import Any, Final, NamedTuple, Self
 
 from router.records import Data, RecordError, encode_record, parse_record
 
-__all__ = ["FINAL", "Content", "Cut", "Event", "Flow", "Piece"]
+__all__ = ["FINAL", "Content", "Cut", "Event", "Flow", "Piece", "cost_of_held"]
 
 _MAX_HELD: Final = 64
 """Records of one stream that may arrive ahead of their sequence number."""
 _MAX_HELD_BYTES: Final = 1024 * 1024
 """Bytes of such records, beyond the first: all of them stand in each checkpoint of the stream."""
+_RECORD_BYTES: Final = 200
+"""Bytes of a record beside what it says: one that says nothing is held as well."""
 
 FINAL = 1 << 62
 """The level of confirmation of a network that has ended the stream."""
@@ -114,6 +116,11 @@ class Flow:
                 " it again later"
             )
         self.held[seq] = data
+
+    @property
+    def held_bytes(self) -> int:
+        """What the records take that are held, in bytes."""
+        return sum(map(cost_of_held, self.held.values()))
 
     def read(self, data: Data, n_steps: int, period: int | None) -> Content:
         """What a record says beyond what is known; nothing changes.
@@ -251,6 +258,11 @@ class Flow:
 def _piece(saved: list[Any]) -> Piece:
     start, stop, dtype, shape, payload = saved
     return Piece(start, stop, dtype, None if shape is None else tuple(shape), payload)
+
+
+def cost_of_held(data: Data) -> int:
+    """What a record takes that is held, in bytes: the same before and after a checkpoint."""
+    return _RECORD_BYTES + _size(data)
 
 
 def _size(data: Data) -> int:

@@ -33,7 +33,7 @@ from router.fetching import Unreadable
 from router.keyrings import load_keys, restore_keys
 from router.kinds import installed_extras, operator_kind, with_extras
 from router.loops import Turn
-from router.seals import Keyring, NoKeyError, seal_of
+from router.seals import Keyring, NoKeyError, Trust, seal_of
 from router.settings import Settings
 from router.status import task_detail
 from router.store.calls import Call, Claimed, Info, TaskId, blame
@@ -74,7 +74,7 @@ from workers.spec import TaskSpec, ingest_spec, kernels_wanted, task_spec
 from workers.strays import StrayWatch
 from workers.task import Task
 from workers.tenancy import TenancyLostError, stored_of
-from workers.tenant import Feed, Halt, Limits, Tenant
+from workers.tenant import Feed, Halt, Limits, Tenant, trust
 
 __all__ = ["Host", "HostError"]
 
@@ -141,6 +141,8 @@ class Host:
         self._readers: dict[Place, list[Hosted]] = {}
         self._networks: dict[str, CompiledNetwork] = {}
         self._keys = Keyring()
+        # Whether keys, and networks, were looked up since the poll came that is handed over.
+        self._has_new_keys = self._has_new_networks = False
         self._settled_at = 0.0  # until then the store may lack what others have not given back yet
         self._specs: list[StoredSpec] = []
         self._begins: dict[str, bytes | None] = {}
@@ -702,6 +704,7 @@ class Host:
 
     async def _dispatch(self, polled: Polled) -> None:
         self._turn.begin()
+        self._has_new_keys = self._has_new_networks = False
         for at in {**polled.records, **polled.positions, **polled.unreadable}:
             messages = polled.records.get(at, ())
             records = [
@@ -786,36 +789,49 @@ class Host:
     ) -> None:
         feed = Feed(hosted.tenant, records, passed)
         while (halt := feed.go(_AT_ONCE)) is not None:
-            if halt is Halt.LOOK_UP:
-                if not await self._update(hosted):
-                    self._reread(hosted)
-                    return
-            elif halt is Halt.SEEK:
+            if halt is Halt.SEEK or (
+                halt is Halt.LOOK_UP and not await self._update(hosted, records[feed.n_taken])
+            ):
                 self._reread(hosted)
                 return
-            elif self._turn.is_over:
+            if self._turn.is_over:
                 hosted.wake()
                 await self._turn.end()
                 if self._assignment_changed:  # the rest is fetched anew, by whom it concerns
                     return
 
-    async def _update(self, hosted: Hosted) -> bool:
+    async def _update(self, hosted: Hosted, record: Record) -> bool:
         """A network was deployed or removed, a key begun: look it up, and go on with the record.
+
+        One look-up does for all records of a poll, since whatever they name was in the store before
+        they were written. So nobody can have a reader look up as often as he makes keys up; and no
+        id is remembered as one of no key, which the next deployment may begin.
 
         False while the store is away, or may not have got back all that it lost (27): the record
         was not taken, and is to be read again.
         """
+        is_strange = self._lacks_key(hosted, record)
         try:
-            await self._refresh()
+            if is_strange and not self._has_new_keys:
+                await self._look_up_keys()
+                is_strange = self._lacks_key(hosted, record)
+            if not (is_strange or self._has_new_networks):
+                await self._refresh()
         except StoreUnavailable as error:
             _log.warning("task %s reads no further: %s", hosted.claim.task, error)
             await asyncio.sleep(_RETRY_S)
             return False
-        self._bring(hosted)
+        if not is_strange:
+            self._bring(hosted)
         if asyncio.get_running_loop().time() < self._settled_at:
             await asyncio.sleep(_RETRY_S)
             return False
+        self._has_new_keys = True
+        self._has_new_networks = self._has_new_networks or not is_strange
         return True
+
+    def _lacks_key(self, hosted: Hosted, record: Record) -> bool:
+        return trust(self._keys, record, hosted.claim.task.partition) is Trust.UNKNOWN
 
     def _bring(self, hosted: Hosted) -> None:
         """Bring a task up to the networks that are known now; it ends with the last of its own."""

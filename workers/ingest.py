@@ -22,7 +22,7 @@ from workers.commits import Commits
 from workers.early import Early
 from workers.eras import Eras, Fresh, Step
 from workers.flight import Flight
-from workers.flow import FINAL, Cut, Flow
+from workers.flow import FINAL, Cut, Flow, cost_of_held
 from workers.gaps import letter_of
 from workers.intervals import IntervalSet
 from workers.ledger import Ledger
@@ -52,6 +52,11 @@ __all__ = ["Encode", "Ingest", "IngestWork"]
 _MAX_WAITING = 65_536
 """Events of one stream that may wait for the end of their step: all of them are in memory."""
 _INPUT_GONE = "EraLost: the input was truncated, its state is gone"
+_MOST_HELD_BYTES = 16 * 1024 * 1024
+"""Bytes of records of a partition that may wait for a lesser `seq`. A constant, since a replay must
+refuse the same ones."""
+_MOST_HELD_OF_ONE = 4 * 1024 * 1024
+"""Bytes that one stream holds at most: 64 records of 1 MiB in all, or one that is larger."""
 _N_CUT = 5
 """Where a frozen flow has the number of windows cut: the cursor of its reference."""
 _BATCH_BYTES = 200
@@ -131,6 +136,7 @@ class Ingest:
         self._ready: dict[Flow, None] = {}
         self._flight = Flight()
         self._queued = 0
+        self._held_bytes = 0  # of records that wait for a lesser `seq`, of all flows (34)
         self._n_waiting = 0  # cuts that are queued, of all flows
         self._tally = Tally[int]()
         self._ledger: Ledger[str] = Ledger()
@@ -518,12 +524,15 @@ class Ingest:
             self.counts["duplicate_records_total"] += 1
             return
         if data.seq > flow.next_seq:
+            self._check_held(flow, data)
             flow.hold(data.seq, data)
+            self._held_bytes += cost_of_held(data)
             self._touch(flow)
             return
         self._apply_data(flow, data)
         flow.next_seq += 1
         while (held := flow.held.pop(flow.next_seq, None)) is not None:
+            self._held_bytes -= cost_of_held(held)
             flow.next_seq += 1
             try:
                 self._apply_data(flow, held)
@@ -568,7 +577,29 @@ class Ingest:
                 f" waited for seq {flow.next_seq}"
             )
             self._letter(flow.name.encode(), -1, reason, flow.name, encode_record(data))
+        self._hold_no_more(flow)
+
+    def _hold_no_more(self, flow: Flow) -> None:
+        self._held_bytes -= flow.held_bytes
         flow.held.clear()
+
+    def _check_held(self, flow: Flow, data: Data) -> None:
+        """Refuse what would be held beyond the bound: all of it follows from the log (34)."""
+        room = _MOST_HELD_BYTES - self._held_bytes - cost_of_held(data)
+        if room >= self._over.n_lost * _MOST_HELD_OF_ONE:
+            return
+        if room >= 0:  # what the streams hold that are lost is lost, too
+            self._ask_for_era()
+            raise RecordError(
+                f"EraLost: with the snapshots of {self._over.n_lost} streams it is lost whether seq"
+                f" {data.seq} of stream {flow.name} can be held; send it again"
+            )
+        raise RecordError(
+            f"TooMuchHeld: stream {flow.name} waits for seq {flow.next_seq}, and records that came"
+            f" ahead of others, of all streams on input {self.spec.input.name}, partition"
+            f" {self.spec.partition}, may take {_MOST_HELD_BYTES} bytes, so seq {data.seq} is"
+            " refused: send it again later"
+        )
 
     def _cost(self, n_steps: int) -> int:
         return n_steps * self.spec.step_bytes + _BATCH_BYTES
@@ -648,6 +679,7 @@ class Ingest:
 
     def _close(self, flow: Flow) -> None:
         self._drop_cuts(flow)
+        self._hold_no_more(flow)
         self._flight.land(*flow.flying())
         flow.sent.clear()
         self._flows.pop(flow.number, None)
@@ -1146,6 +1178,7 @@ class Ingest:
 
     def _resume(self, flow: Flow) -> None:
         self._flows[flow.number] = flow
+        self._held_bytes += flow.held_bytes
         self._open_numbers.add(flow.number)
         self._flight.depart(*flow.flying())
         for cut in flow.cuts:

@@ -154,9 +154,7 @@ class Halt(Enum):
 class Feed:
     """Records of one topic, in the order of their offsets, on their way into a tenant (6).
 
-    `passed`, (topic, offset), says up to where they are all that can be read there. One look-up
-    is enough for all of them: networks and keys are in the store before any record that names
-    them is in a log, and all of these were fetched before it.
+    `passed`, (topic, offset), says up to where they are all that can be read there.
     """
 
     def __init__(
@@ -185,6 +183,7 @@ class Feed:
                     self._looked_up = True
                     return Halt.LOOK_UP
                 tenant.receive_strange(record)
+            self._looked_up = False
             self.n_taken += 1
             if self._seeks():
                 return Halt.SEEK

@@ -84,7 +84,7 @@ _MEANINGS: Final = {
     404: "No network of this name is deployed.",
     408: "The body did not come in time.",
     409: "The id was used for another request lately, or the stream has ended.",
-    410: "These emissions were not read or are no longer kept.",
+    410: "The result, or these emissions, were not read or are no longer kept.",
     413: "The body, or a record of it, is too large.",
     415: "The body is compressed.",
     429: "Too much is in flight; `Retry-After` tells in seconds when to try again.",
@@ -134,7 +134,7 @@ OPERATIONS: Final[dict[str, dict[str, Any]]] = {
         "tags": ["Open Inference Protocol"],
         "responses": {
             **_answer(_INFERRED, "The results, in the order of the samples."),
-            **_errors(400, 404, 408, 409, 413, 415, 429, 500, 503, 504),
+            **_errors(400, 404, 408, 409, 410, 413, 415, 429, 500, 503, 504),
         },
         "openapi_extra": _body(example=_INFER),
     },

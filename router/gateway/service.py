@@ -36,7 +36,7 @@ from router.gateway.streams import (
 )
 from router.loops import Keeper, LoopLag, Slices, Turn
 from router.records import Data
-from router.results import MARK, Emission, Result, Stream
+from router.results import MARK, Emission, Result, ResultsLost, Stream
 from router.settings import Settings
 from router.status import is_served, why_unhosted
 from router.store.calls import StatusReply, TaskStatus, unhosted
@@ -51,6 +51,7 @@ _DUPLICATE: Final = "duplicate_stream"
 _STATUS_S: Final = 0.5  # between two looks at how far ingest has read
 _STARTED_AT_ONCE: Final = 32  # samples of a batch; others get their turn in between
 _TURN_S: Final = 0.005  # of sending lines that are at hand
+_MOST_POSTED: Final = 10_000  # streams of which it is known where their last record lies
 _RECORD_BYTES: Final = 200  # of a record beside its payload, about
 
 
@@ -84,6 +85,7 @@ class Gateway:
         )
         self.keepers = (services.reader.keeper, *self._own_keepers)
         self._ids: dict[tuple[str, str], list[str]] = {}
+        self._posted: dict[tuple[str, str], Position] = {}  # by input and stream; oldest first
         reader, publisher = services.reader, services.publisher
         self.metrics.watch("spikerouter_results", "What results were read.", reader.counters)
         self.metrics.watch("spikerouter_published", "Records sent.", publisher.counters)
@@ -196,6 +198,12 @@ class Gateway:
             if result.error:
                 raise StreamFailed(result)
             return result
+        if known is None and reader.was_answered(network.name, sample.name, partition):
+            raise ResultsLost(
+                "This request was answered before, and its result is no longer kept"
+                f" ({self.settings.results_keep_s:g} s): send it under another id, or none, to have"
+                " it computed again."
+            )
         self._check_backlog(network, partition, len(sample.payload or b""))
         try:
             return await request(
@@ -230,7 +238,22 @@ class Gateway:
         self._check_backlog(network, partition, n_bytes - _RECORD_BYTES)
         with self.admission.hold(0, n_bytes):
             written = await publisher.publish(network.input.name, record, partition)
-            return await written
+            position = await written
+        self._note_posted((network.input.name, stream), position)
+        return position
+
+    def _note_posted(self, place: tuple[str, str], position: Position) -> None:
+        """A refusal concerns the clients of a stream if it is of what they sent last."""
+        self._posted.pop(place, None)
+        self._posted[place] = position
+        if len(self._posted) > _MOST_POSTED:
+            del self._posted[next(iter(self._posted))]
+
+    def _positions(self, network: ServedNetwork, stream: str) -> tuple[Position, ...]:
+        """Where the last record of a stream lies; nothing if another gateway, or nobody, took it:
+        then whatever was refused under this name may be its."""
+        position = self._posted.get((network.input.name, stream))
+        return () if position is None else (position,)
 
     async def results(
         self, name: str, stream: str, start: int, wait_s: float, partition: int | None
@@ -244,8 +267,9 @@ class Gateway:
         if not emissions and not (known is not None and known.final):
             try:
                 async for _ in reader.results(
-                    stream, limit, network=network.name, partition=partition, start=start
-                ):
+                    stream, limit, network=network.name, partition=partition, start=start,
+                    positions=self._positions(network, stream),
+                ):  # fmt: skip
                     break
             except (ResultTimeout, StreamFailed):
                 pass  # the page tells of both
@@ -278,8 +302,9 @@ class Gateway:
         turn.begin()
         try:
             async for emission in self._services.reader.results(
-                stream, limit, network=network.name, partition=partition, start=start
-            ):
+                stream, limit, network=network.name, partition=partition, start=start,
+                positions=self._positions(network, stream),
+            ):  # fmt: skip
                 start = emission.index + 1
                 yield json_line(emission_json(emission))
                 if turn.is_over:

@@ -9,7 +9,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from loadtest.brokers import under_fire
-from router.admin import TopicsNotMade, TopicUnfit, create_topics
+from router.admin import TopicsNotMade, TopicUnfit, check_topics, create_topics
 from router.apache import ApacheKafka
 from router.bus import Bus, BusError, Place
 from router.processes import ServerError
@@ -91,6 +91,31 @@ async def test_a_topic_that_exists_is_left_alone(
     assert [len(p["replicas"]) for p in described["partitions"]] == [2, 2, 2]
 
 
+async def test_a_topic_that_was_made_otherwise_is_refused_or_told(
+    cluster: ApacheKafka,
+    settings: Settings,
+    fresh_name: FreshName,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    narrow, short = fresh_name("narrow"), fresh_name("short")
+    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+    await admin.start()
+    try:
+        config = {"max.message.bytes": "1000", "cleanup.policy": "compact"}
+        await admin.create_topics([NewTopic(narrow, 1, 1, topic_configs=config)])
+    finally:
+        await admin.close()
+    await create_topics(settings.changed(retention_ms=60_000), [short], 1)
+    with pytest.raises(TopicUnfit, match=rf"{narrow} has cleanup.*{narrow} has max\.message"):
+        await check_topics(settings, [narrow, short])
+    caplog.clear()
+    await check_topics(settings, [short, fresh_name("none")])
+    assert [record.message.split(" has ")[1] for record in caplog.records] == [
+        "retention.ms=60000, less than SPIKEROUTER_RETENTION_MS (604800000): alter the topic, or"
+        " the setting."
+    ]
+
+
 async def test_topics_are_made_while_a_broker_is_away(
     cluster: ApacheKafka, settings: Settings, fresh_name: FreshName
 ) -> None:
@@ -136,26 +161,6 @@ async def test_killing_a_leader_loses_doubles_and_reorders_no_record(
     topic = fresh_name("fire")
     outage = await under_fire(cluster, 2, n_records=3000, rate=1000, times="shipped", topic=topic)
     assert (outage.lost, outage.doubled, outage.disordered) == (0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("config", "why"), [("cleanup.policy", "compact"), ("max.message.bytes", "1000")]
-)
-async def test_a_topic_that_somebody_made_unfit_is_told(
-    settings: Settings, fresh_name: FreshName, config: str, why: str
-) -> None:
-    topic = fresh_name("unfit")
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(topic, 1, 3, topic_configs={config: why})])
-        async with asyncio.timeout(30):
-            while topic not in await admin.list_topics():
-                pass
-    finally:
-        await admin.close()
-    with pytest.raises(TopicUnfit, match=rf"{topic} exists, and its {config} is {why}"):
-        await create_topics(settings, [topic], 1)
 
 
 async def test_a_rolling_restart_keeps_every_record(

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from router.admin import TopicsNotMade, create_topics, topic_config, unfit
+from router.admin import TopicsNotMade, check_topics, create_topics, topic_config, topic_faults
 from router.embedded import EmbeddedBroker
 from router.settings import Settings
 
@@ -47,20 +47,59 @@ async def test_a_kafka_that_is_not_there_is_told_in_a_sentence() -> None:
         await create_topics(settings, ["any"], 4)
 
 
-def test_topic_that_keeps_all_records_of_any_legal_size_is_fit() -> None:
-    settings = Settings()
-    assert unfit(settings, topic_config(settings, 3)) == ""
-    assert unfit(settings, {"cleanup.policy": "delete", "max.message.bytes": "1048588"}) == ""
-    assert unfit(settings, {}) == ""
+def test_a_topic_that_deployment_makes_has_no_faults() -> None:
+    settings = Settings.load()
+    assert topic_faults(settings, "t", topic_config(settings, 3)) == ((), ())
+    unbounded = Settings.load(retention_bytes=None, retention_ms=None)
+    assert topic_faults(unbounded, "t", topic_config(unbounded, 3)) == ((), ())
 
 
 @pytest.mark.parametrize(
-    ("config", "why"),
+    ("name", "value", "why"),
     [
-        ({"cleanup.policy": "compact"}, "every record"),
-        ({"cleanup.policy": "compact,delete"}, "every record"),
-        ({"max.message.bytes": "900000"}, "SPIKEROUTER_MAX_RECORD_BYTES"),
+        ("max.message.bytes", "999999", "refuse batches of up to 1000000 bytes"),
+        ("cleanup.policy", "compact", "set it to delete"),
+        ("cleanup.policy", "compact,delete", "set it to delete"),
+        ("retention.bytes", "4000000", "up to 4000000 bytes of it may be unread"),
     ],
 )
-def test_topic_that_would_lose_records_is_unfit(config: dict[str, str], why: str) -> None:
-    assert why in unfit(Settings(), config)
+def test_a_topic_that_would_lose_or_refuse_records_is_refused(
+    name: str, value: str, why: str
+) -> None:
+    settings = Settings.load()
+    faults = topic_faults(settings, "snn.in.x", {**topic_config(settings, 3), name: value})
+    (sentence,) = faults.refused
+    assert sentence.startswith(f"Topic snn.in.x has {name}={value}")
+    assert why in sentence
+    assert not faults.told
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("retention.bytes", "5000000"),
+        ("retention.ms", "1000"),
+        ("message.timestamp.type", "CreateTime"),
+        ("unclean.leader.election.enable", "true"),
+    ],
+)
+def test_a_topic_that_is_worse_than_one_of_ours_is_told(name: str, value: str) -> None:
+    settings = Settings.load()
+    faults = topic_faults(settings, "snn.in.x", {**topic_config(settings, 3), name: value})
+    (sentence,) = faults.told
+    assert sentence.startswith(f"Topic snn.in.x has {name}={value}")
+    assert not faults.refused
+
+
+def test_a_topic_of_kafkas_own_defaults_takes_the_largest_record() -> None:
+    assert not topic_faults(Settings.load(), "t", {"max.message.bytes": "1048588"}).refused
+
+
+def test_a_topic_that_keeps_more_than_is_asked_for_has_no_faults() -> None:
+    config = {"retention.bytes": "-1", "retention.ms": "-1", "max.message.bytes": "99999999"}
+    assert topic_faults(Settings.load(), "t", config) == ((), ())
+
+
+async def test_topics_of_the_embedded_broker_are_not_compared() -> None:
+    with EmbeddedBroker() as broker:
+        await check_topics(Settings.load().on_embedded(broker.address), ["any"])

@@ -1,11 +1,16 @@
 """What the client library does without a broker: who waits goes on, and no loop ends unseen."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.structs import TopicPartition
 
 from router.client import Position, Publisher, PublishFailed, ReaderFailed, ResultReader
+from router.fetching import Fetched
+from router.seals import SEAL_HEADER, Keyring, Signed
+from router.topics import DEAD_LETTER
 
 
 class HeldPublisher(Publisher):
@@ -159,3 +164,25 @@ async def test_reading_that_fails_again_and_again_is_given_up_and_who_waits_is_t
             await reader.result("stream", 60.0, network="n")
     assert reader.keeper.given_up
     await reader.__aexit__(None, None, None)
+
+
+def _under(by: int, key: bytes, offset: int) -> Any:
+    seal = Keyring({by: key}).seal(Signed(DEAD_LETTER, 0, None, b"?"))
+    return SimpleNamespace(offset=offset, key=None, value=b"?", headers=((SEAL_HEADER, seal),))
+
+
+async def test_a_flood_of_unknown_keys_is_looked_up_once_per_fetch() -> None:
+    ours, theirs, keys, place = b"\1" * 32, b"\2" * 32, Keyring(), TopicPartition(DEAD_LETTER, 0)
+    asked: list[int] = []
+
+    async def learn() -> None:
+        asked.append(1)
+        if len(asked) == 2:  # a deployment has begun the very key that somebody had guessed
+            keys.learn({1099: ours})
+
+    reader = ResultReader("nowhere:1", 1, keys=keys, learn_keys=learn)
+    flood = [_under(1000 + n, theirs, n) for n in range(100)]
+    await reader._take_all(Fetched({place: flood}, {}, (), {}))
+    assert (len(asked), reader.counters()["unsealed"]) == (1, 100)
+    await reader._take_all(Fetched({place: [_under(1099, ours, 100)]}, {}, (), {}))
+    assert (len(asked), reader.counters()["unsealed"]) == (2, 100)

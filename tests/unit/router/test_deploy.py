@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from router.admin import TopicUnfit
 from router.bus import Bus
 from router.deploy import DeployError, deploy_compiled
 from router.settings import Settings
@@ -44,6 +45,10 @@ def _nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     async def create(*_: object) -> None:
         raise _Reached
 
+    async def check(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr("router.deploy.check_topics", check)
     monkeypatch.setattr("router.deploy.begin_key", create)
 
 
@@ -54,6 +59,17 @@ async def test_network_whose_worst_batch_fits_no_record_is_refused() -> None:
 
 async def test_network_whose_worst_batch_just_fits_is_deployed() -> None:
     with pytest.raises(_Reached):
+        await _deploy(_most())
+
+
+async def test_a_topic_that_is_unfit_is_told_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def check(_: Settings, topics: list[str]) -> None:
+        raise TopicUnfit(f"{', '.join(topics)} will not do")
+
+    monkeypatch.setattr("router.deploy.check_topics", check)
+    with pytest.raises(TopicUnfit, match=r"snn\.dead-letter, snn\.in\..*, snn\.out\."):
         await _deploy(_most())
 
 

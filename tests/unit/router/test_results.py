@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from router.payload import pack_result
-from router.results import ResultsLost, ResultTable, Stream
+from router.results import REMEMBERED_NAMES, ResultsLost, ResultTable, Stream
 from router.wire import Batch, Kind, StreamId
+from workers.tenant import Limits
 
 _FIRST = StreamId(7, 3)
 
@@ -115,3 +116,57 @@ def test_a_refusal_changes_nothing_of_a_stream_that_has_ended_or_of_the_next_era
     later = table.find("net", "s", 0)
     assert later is not None
     assert (later.final, later.error, _values(later)) == (True, "", [0])
+
+
+def _request(name: str, number: int, era: int = 7, *, end: bool = True) -> Batch:
+    payload = pack_result(np.array([[1]], np.int32))
+    sid = StreamId(era, number)
+    return Batch("n", sid, name, ("net",), 0, 0, 0, 1, end=end, payload=payload)
+
+
+def _short(*batches: Batch) -> ResultTable:
+    """A table that has read these, and has then forgotten all that is older than a second."""
+    table = ResultTable(1, keep_s=1.0)
+    table.follow("net", None)
+    table.feed("net", 0, batches, 0.0)
+    table.feed("net", 0, (), 9.0)
+    return table
+
+
+def test_a_request_that_is_forgotten_with_its_result_is_known_as_answered() -> None:
+    table = _short(_request("a@1", 3))
+    assert len(table) == 0
+    assert table.was_answered("net", "a@1", 0)
+    assert not table.was_answered("net", "a@2", 0)
+    assert not table.was_answered("net", "a@1", 1)
+
+
+def test_a_request_is_not_known_as_answered_before_it_is() -> None:
+    assert not _short(_request("a@1", 3, end=False)).was_answered("net", "a@1", 0)
+
+
+def test_streams_without_a_request_s_id_are_not_remembered() -> None:
+    assert not _short(_request("cam", 3)).was_answered("net", "cam", 0)
+
+
+@pytest.mark.parametrize(
+    ("later", "is_repeat"),
+    [
+        (_request("b@1", 3 + REMEMBERED_NAMES - 1), True),
+        (_request("b@1", 3 + REMEMBERED_NAMES), False),  # ingest has forgotten the name
+        (_request("b@1", 0, era=8), False),  # and that of any era before
+    ],
+)
+def test_it_is_known_no_longer_than_ingest_takes_a_repeat_for_one(
+    later: Batch, is_repeat: bool
+) -> None:
+    assert _short(_request("a@1", 3), later).was_answered("net", "a@1", 0) == is_repeat
+    assert Limits().remembered_names == REMEMBERED_NAMES
+
+
+def test_requests_that_were_answered_are_remembered_within_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("router.results._MOST_ANSWERED", 2)
+    table = _short(*(_request(f"{name}@1", number) for number, name in enumerate("abc")))
+    assert [table.was_answered("net", f"{name}@1", 0) for name in "abc"] == [False, True, True]

@@ -73,12 +73,3 @@ def test_feed_pauses_after_as_many_records_as_were_asked_for() -> None:
     feed = Feed(ingest, log)
     assert [feed.go(2), feed.go(2), feed.go(2)] == [Halt.PAUSE, Halt.PAUSE, None]
     assert numbers(ingest) == {"s1": 0, "s2": 1, "s3": 2, "s4": 3}
-
-
-def test_one_look_up_is_enough_for_all_records_that_were_fetched_together() -> None:
-    ingest = new_ingest(log_end=1)
-    assert Feed(ingest, [record(0, Era(7, 0, ("n",)))]).go() is Halt.SEEK
-    flood = [record(n, Route((f"other{n}",))) for n in range(1, 9)]
-    feed = Feed(ingest, [record(0, Era(7, 0, ("n",))), *flood])
-    assert [feed.go(), feed.go()] == [Halt.LOOK_UP, None]
-    assert ingest.counts["strange_records_total"] == len(flood)

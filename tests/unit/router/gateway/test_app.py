@@ -291,6 +291,22 @@ async def test_a_repeat_with_equal_id_and_body_is_answered_without_publishing(
     assert len(world.publisher.published) == 1
 
 
+async def test_a_repeat_of_a_request_whose_result_is_no_longer_kept_is_410_at_once(
+    world: World,
+) -> None:
+    world.serve()
+    await world.infer(id="a")
+    world.reader.table._keep_s = 0.0
+    world.reader.table.feed("digits", 0, (), 1.0)
+    world.publisher.react = lambda published: None  # ingest drops it
+    answer = await world.infer(id="a")
+    assert answer.status_code == 410
+    assert "send it under another id" in answer.json()["error"]
+    assert len(world.publisher.published) == 1
+    world.serve()
+    assert (await world.infer(id="b")).status_code == 200
+
+
 async def test_another_gateway_answers_a_repeat_from_the_results_topic(world: World) -> None:
     world.serve()
     first = await world.infer(id="a")
@@ -822,6 +838,55 @@ async def test_late_events_are_no_refusal_of_their_stream(world: World) -> None:
     assert answer.status_code == 200
     assert answer.json()["error"] is None
     assert world.reader.counters()["dead_letters"] == 1
+
+
+@pytest.mark.parametrize(
+    ("beyond", "code"), [(0, 400), (1, 200)], ids=["its own record", "a stranger's"]
+)
+async def test_a_client_is_told_of_a_refusal_of_its_own_record_alone(
+    world: World, beyond: int, code: int
+) -> None:
+    """Names are no claim to a stream: anybody may write a bad record under one."""
+    await world.client.post(EVENTS, json={"events": [[0, 5]]})
+    (published,) = world.publisher.published
+    partition, offset = published.position
+    at = offset + beyond
+    letter = DeadLetter(in_topic("pixels"), partition, at, b"cam", "no such network", "cam")
+    world.reader.refuse(deadletter.encode(letter))
+    answer = await world.client.get(RESULTS, params={"wait": 0.01})
+    assert answer.status_code == code
+    lines = await world.client.get(RESULTS, params={"wait": 0.01, "format": "ndjson"})
+    assert ("no such network" in lines.text) == (code == 400)
+
+
+async def test_a_record_that_was_posted_again_in_order_makes_up_for_one_that_was_refused(
+    world: World,
+) -> None:
+    for _ in range(2):
+        await world.client.post(EVENTS, json={"events": [[0, 5]]})
+    partition, offset = world.publisher.published[0].position
+    letter = DeadLetter(in_topic("pixels"), partition, offset, b"cam", "no such network", "cam")
+    world.reader.refuse(deadletter.encode(letter))
+    assert (await world.client.get(RESULTS, params={"wait": 0.01})).status_code == 200
+
+
+async def test_a_gateway_that_was_posted_nothing_tells_of_refusals_by_name(world: World) -> None:
+    await world.client.get(RESULTS)
+    partition = partition_of("cam", world.publisher.n_partitions)
+    letter = DeadLetter(in_topic("pixels"), partition, 3, b"cam", "no such network", "cam")
+    world.reader.refuse(deadletter.encode(letter))
+    assert (await world.client.get(RESULTS, params={"wait": 0.01})).status_code == 400
+
+
+async def test_posts_are_remembered_within_bounds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.gateway.service._MOST_POSTED", 3)
+    for n in range(9):
+        url = f"/v1/networks/gestures/streams/s{n}/events"
+        await world.client.post(url, json={"events": [[0, 5]]})
+    gateway = world.client._transport.app.state.gateway
+    assert len(gateway._posted) == 3
 
 
 async def test_the_page_of_the_document_needs_nothing_from_elsewhere(world: World) -> None:
