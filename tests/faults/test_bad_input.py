@@ -1,27 +1,46 @@
 """What nobody can read goes to the dead letters, ends the stream it belongs to, and no other."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import msgpack
 import pytest
+import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from loadtest.faults.contents import DIGITS, SECOND
+from loadtest.faults.contents import DIGITS, SECOND, Contents
 from loadtest.faults.hostile import poison_frames, poison_records
 from router.client import RecordRefused, StreamFailed
 from router.keyrings import load_keys
 from router.records import Data
 from router.seals import SEAL_HEADER, Keyring, Signed
+from router.settings import Settings
 from router.store.redis import RedisStore
 from router.topics import in_topic, out_topic, spikes_topic
 from router.wire import Batch, Frame, StreamId, WireError, decode_frame, encode_frame
-from tests.faults.served import Served
+from tests.faults.served import Served, serving
 
 pytestmark = [pytest.mark.faults, pytest.mark.serial]
 
-_FAKE = 1 << 40  # a number that ingest never gives
+_FAKE = 1 << 40  # numbers from here on are none that ingest ever gives
+_PAYLOADS = {
+    "no codec": b"\xff" * 20,
+    "nothing": b"",
+    "addresses beyond the shape": b"\x02" + b"\xff" * 8,
+    "of another shape": b"\x04" * 1000,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lasting(contents: Contents) -> AsyncIterator[Served]:
+    """A world that each of these tests leaves as good as it found it, for the next one."""
+    settings = Settings.load(partitions=1, log_level="WARNING")
+    async with serving(contents, settings, n_workers=2) as running:
+        yield running
+
+
+on_the_lasting_one = pytest.mark.asyncio(loop_scope="module")
 
 
 async def _append(
@@ -94,48 +113,49 @@ async def _era(served: Served) -> int:
         return frame.batches[0].stream.era
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [b"\xff" * 20, b"", b"\x02" + b"\xff" * 8, b"\x04" * 1000],
-    ids=["no codec", "nothing", "addresses beyond the shape", "of another shape"],
-)
+@on_the_lasting_one
+@pytest.mark.parametrize("what", _PAYLOADS)
 async def test_a_window_that_cannot_be_computed_ends_its_stream_by_name(
-    served: Served, payload: bytes
+    lasting: Served, what: str
 ) -> None:
-    content = served.contents.walks[0]
-    await served.send("neighbour", content, 0, 5)
-    await served.until_emitted("neighbour", DIGITS)
+    served, content, number = lasting, lasting.contents.walks[0], list(_PAYLOADS).index(what)
+    neighbour, poisoned = f"neighbour-{number}", f"poisoned-{number}"
+    await served.send(neighbour, content, 0, 5)
+    await served.until_emitted(neighbour, DIGITS)
     network = served.contents.networks[DIGITS]
     ingest = network.nodes[network.input.node]
     batch = Batch(
-        ingest.id, StreamId(await _era(served), _FAKE), "poisoned", (DIGITS,), 0, 0, 0, 4,
-        payload=payload, end=True,
+        ingest.id, StreamId(await _era(served), _FAKE + number), poisoned, (DIGITS,), 0, 0, 0, 4,
+        payload=_PAYLOADS[what], end=True,
     )  # fmt: skip
     value = encode_frame(Frame(ingest.operator, 0, [batch]))
     topic = spikes_topic(ingest.operator)
     await _append(served, topic, [(None, value)])  # by somebody without keys: of no effect
     await _append(served, topic, [(None, value)], await _keys(served))
-    with pytest.raises(StreamFailed, match=r"OperatorFailed: operator [0-9a-f]+, stream poisoned"):
-        await served.answer("poisoned", DIGITS)
-    await served.send("neighbour", content, 5, len(content.samples))
-    assert await served.answer("neighbour", DIGITS) == content_of(served, DIGITS)
+    told = rf"OperatorFailed: operator [0-9a-f]+, stream {poisoned}"
+    with pytest.raises(StreamFailed, match=told):
+        await served.answer(poisoned, DIGITS)
+    await served.send(neighbour, content, 5, len(content.samples))
+    assert await served.answer(neighbour, DIGITS) == content_of(served, DIGITS)
 
 
-async def test_a_client_whose_record_is_refused_learns_the_reason(served: Served) -> None:
+@on_the_lasting_one
+async def test_a_client_whose_record_is_refused_learns_the_reason(lasting: Served) -> None:
     bad = Data("wrong", request=True, payload=b"\x00" * 12, dtype="uint8", shape=(12,))
-    at = await (await served.publisher.publish(DIGITS, bad))
+    at = await (await lasting.publisher.publish(DIGITS, bad))
     with pytest.raises(RecordRefused, match="12 values were sent"):
-        await served.reader.result("wrong", 20.0, network=DIGITS, positions=[at])
+        await lasting.reader.result("wrong", 20.0, network=DIGITS, positions=[at])
 
 
+@on_the_lasting_one
 async def test_hostile_http_requests_are_refused_with_a_sentence_and_the_gateway_lives(
-    served: Served,
+    lasting: Served,
 ) -> None:
-    good = served.contents.requests[0].samples.tolist()
+    good = lasting.contents.requests[0].samples.tolist()
     tensor = {"name": DIGITS, "shape": [1, 1, 8, 8], "datatype": "UINT8", "data": good}
     nan = b'{"inputs": [{"name": "scnn_digits", "shape": [1, 1, 8, 8], "data": [NaN]}]}'
     infer = f"/v2/models/{DIGITS}/infer"
-    limit = served.world.settings.max_body_bytes
+    limit = lasting.world.settings.max_body_bytes
     asked: list[tuple[str, bytes, set[int]]] = [
         (infer, b"x" * (limit + 1), {413}),
         (infer, nan, {400}),
@@ -150,7 +170,7 @@ async def test_hostile_http_requests_are_refused_with_a_sentence_and_the_gateway
         (f"/v1/networks/{DIGITS}/streams/{'x' * 300}/events", b'{"end": true}', {400}),
         (f"/v1/networks/{DIGITS}/streams/..%2f..%2fx/events", b'{"end": true}', {400, 404, 202}),
     ]
-    async with httpx.AsyncClient(base_url=served.world.stack.http, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=lasting.world.stack.http, trust_env=False) as client:
         for path, body, codes in asked:
             reply = await client.post(path, content=body)
             assert reply.status_code in codes, (path, reply.text)
@@ -160,8 +180,9 @@ async def test_hostile_http_requests_are_refused_with_a_sentence_and_the_gateway
         assert reply.status_code == 200
 
 
-async def test_a_body_that_claims_to_be_endless_is_not_read(served: Served) -> None:
-    host, _, port = served.world.stack.http.removeprefix("http://").partition(":")
+@on_the_lasting_one
+async def test_a_body_that_claims_to_be_endless_is_not_read(lasting: Served) -> None:
+    host, _, port = lasting.world.stack.http.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST /v2/models/{DIGITS}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {10**15}\r\n\r\n"
     writer.write(head.encode())
