@@ -7,6 +7,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from loadtest.brokers import under_fire
 from router.admin import TopicsNotMade, TopicUnfit, check_topics, create_topics
@@ -44,6 +45,26 @@ def settings(cluster: ApacheKafka) -> Settings:
     return Settings.load(kafka=cluster.bootstrap)
 
 
+async def _known_to_all(cluster: ApacheKafka, topic: str) -> None:
+    """Wait until each broker tells who leads a topic that was made: they learn of it one after the
+    other, and whoever asks draws one of them."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+    await admin.start()
+    try:
+        async with asyncio.timeout(30):
+            for number in cluster.numbers:
+                while not await _is_led(admin, number, topic):
+                    await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
+
+
+async def _is_led(admin: AIOKafkaAdminClient, number: int, topic: str) -> bool:
+    reply = (await admin._send_request(MetadataRequest(None), number)).to_object()
+    leaders = [p["leader"] for t in reply["topics"] if t["topic"] == topic for p in t["partitions"]]
+    return bool(leaders) and min(leaders) > 0
+
+
 async def _config_of(bootstrap: str, topic: str) -> dict[str, str]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
@@ -69,6 +90,7 @@ async def test_a_topic_gets_its_partitions_copies_and_limits(
     topic = fresh_name("made")
     limits = settings.changed(retention_bytes=64 * 2**20, retention_ms=3_600_000)
     assert await create_topics(limits, [topic, topic], 5) == (topic,)
+    await _known_to_all(cluster, topic)
     (described,) = await cluster.describe([topic])
     assert len(described["partitions"]) == 5
     assert all(len(p["replicas"]) == 3 for p in described["partitions"])
@@ -86,6 +108,7 @@ async def test_a_topic_that_exists_is_left_alone(
 ) -> None:
     topic = fresh_name("there")
     await create_topics(settings.changed(replication=2), [topic], 3)
+    await _known_to_all(cluster, topic)
     assert await create_topics(settings, [topic], 5) == ()
     (described,) = await cluster.describe([topic])
     assert [len(p["replicas"]) for p in described["partitions"]] == [2, 2, 2]
@@ -187,6 +210,7 @@ async def test_a_paused_leader_is_replaced_and_writing_goes_on(
 ) -> None:
     topic = fresh_name("paused")
     await create_topics(settings, [topic], 1)
+    await _known_to_all(cluster, topic)
     await cluster.wait_in_sync()
     leader = await cluster.leader(topic, 0)
     async with Bus(settings) as bus:

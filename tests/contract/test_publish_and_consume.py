@@ -262,9 +262,14 @@ def test_a_topic_that_ends_with_a_marker_is_read_to_its_end(
     run: Run, kafka: str, network: str
 ) -> None:
     async def write() -> None:
+        place = Place(f"snn.in.{network}", 0)
         producer = AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=network)
-        async with producer, producer.transaction():
-            await producer.send(f"snn.in.{network}", b"{}", key=b"s", partition=0)
+        async with Bus(Settings.load(kafka=kafka)) as bus, asyncio.timeout(60):
+            end = (await bus.bounds([place]))[place][1] + 2  # a record and its marker
+            async with producer, producer.transaction():
+                await producer.send(place.topic, b"{}", key=b"s", partition=place.partition)
+            while (await bus.bounds([place]))[place][1] < end:  # it is answered before it is there
+                await asyncio.sleep(0.01)
 
     before = shown(run, f"snn.in.{network}")
     asyncio.run(write())
