@@ -17,7 +17,7 @@ from router.supervisor import Stack
 from router.topics import DEAD_LETTER, in_topic, out_topic, spikes_topic
 from topologies.compiled import CompiledNetwork
 
-__all__ = ["RecordsDoor", "records_door"]
+__all__ = ["RecordsDoor", "records_door", "topics_of"]
 
 _SAMPLES: Final = 40  # records of a place that cases are made of
 _WAIT_MS: Final = 500
@@ -75,18 +75,19 @@ async def records_door(stack: Stack, kinds: Sequence[str]) -> AsyncIterator[Reco
     producer = AIOKafkaProducer(**kafka, acks="all", request_timeout_ms=_REQUEST_MS)
     await producer.start()
     try:
-        topics = _topics((await deployed_networks(settings)).values())
+        topics = topics_of((await deployed_networks(settings)).values())
         deck = Deck(await _samples(settings, topics), forged=True)
         yield RecordsDoor(producer, deck, settings.partitions, kinds)
     finally:
         await producer.stop()
 
 
-def _topics(networks: Iterable[CompiledNetwork]) -> list[str]:
+def topics_of(networks: Iterable[CompiledNetwork]) -> list[str]:
+    """All topics of these networks, sorted; they may have been read without their weights."""
     topics = {DEAD_LETTER}
     for network in networks:
         topics |= {in_topic(network.input.name), out_topic(network.name)}
-        topics |= {spikes_topic(operator) for operator in network.operators}
+        topics |= {spikes_topic(operator) for operator in network.summaries}
     return sorted(topics)
 
 
